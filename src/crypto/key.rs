@@ -1,0 +1,128 @@
+//! Secret key material: 32 bytes that are zeroed on drop, never printed, compared in constant time.
+
+use std::fmt;
+
+use base64ct::{Base64, Decoder, Encoding as _};
+use rand::TryRng as _;
+use subtle::ConstantTimeEq as _;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::stream::StreamId;
+
+/// Key size of both ciphers in bytes.
+pub(super) const KEY_BYTES: usize = 32;
+
+/// Longest text that can hold a key: 32 bytes in padded base64.
+const MAX_KEY_TEXT_BYTES: usize = 44;
+
+/// Why a text is not a key. Never carries the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Empty, or longer than a base64 key can be; holds the length found.
+    #[error("key material length {0} is out of range")]
+    TextLength(usize),
+    /// Not padded standard base64.
+    #[error("invalid base64")]
+    InvalidBase64,
+    /// Base64 of another number of bytes than 32; holds that number.
+    #[error("decodes to {0} bytes instead of 32")]
+    Length(usize),
+}
+
+/// A 256-bit stream key.
+#[derive(Clone)]
+pub struct Key(Zeroizing<[u8; KEY_BYTES]>);
+
+impl Key {
+    /// A fresh key from the operating system's generator.
+    ///
+    /// # Errors
+    /// When the operating system has no randomness to give.
+    pub fn generate() -> Result<Self, rand::rngs::SysError> {
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        rand::rngs::SysRng.try_fill_bytes(bytes.as_mut())?;
+        Ok(Self(bytes))
+    }
+
+    /// The key in these 32 bytes.
+    pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// Decodes a key from padded standard base64, as `s2-encryption-key` and key files carry it.
+    ///
+    /// Surrounding white space is ignored. Decoding takes the same time whatever the bytes are.
+    ///
+    /// # Errors
+    /// [`KeyError`] when the text is not base64 of exactly 32 bytes.
+    pub fn from_base64(text: &[u8]) -> Result<Self, KeyError> {
+        let text = text.trim_ascii();
+        if text.is_empty() || text.len() > MAX_KEY_TEXT_BYTES {
+            return Err(KeyError::TextLength(text.len()));
+        }
+        let mut decoder = Decoder::<Base64>::new(text).map_err(|_| KeyError::InvalidBase64)?;
+        let length = decoder.remaining_len();
+        let mut decoded = Zeroizing::new([0; MAX_KEY_TEXT_BYTES]);
+        let decoded = decoded.get_mut(..length).ok_or(KeyError::Length(length))?;
+        decoder
+            .decode(decoded)
+            .map_err(|_| KeyError::InvalidBase64)?;
+        let bytes = (&*decoded)
+            .try_into()
+            .map_err(|_| KeyError::Length(length))?;
+        Ok(Self::from_bytes(bytes))
+    }
+
+    /// The key in padded standard base64, zeroed on drop.
+    pub fn to_base64(&self) -> Zeroizing<String> {
+        Zeroizing::new(Base64::encode_string(self.0.as_ref()))
+    }
+
+    /// A commitment to this key on one stream, safe to store.
+    pub fn check(&self, stream: &StreamId) -> KeyCheck {
+        let mut hasher = blake3::Hasher::new_derive_key("streamseal/v1/key-check");
+        hasher.update(self.0.as_ref()).update(stream.as_bytes());
+        let mut check = [0; KeyCheck::BYTES];
+        hasher.finalize_xof().fill(&mut check);
+        hasher.zeroize();
+        KeyCheck(check)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8; KEY_BYTES] {
+        &self.0
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_ref().ct_eq(other.0.as_ref()).into()
+    }
+}
+
+impl Eq for Key {}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(redacted)")
+    }
+}
+
+/// The first 16 bytes of BLAKE3-derive-key("streamseal/v1/key-check", key ‖ StreamId).
+///
+/// It tells whether a key is the one a stream was written with, and nothing else: the key is
+/// 256 random bits, so it cannot be searched for.
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
+pub struct KeyCheck([u8; KeyCheck::BYTES]);
+
+impl KeyCheck {
+    /// Size of a stored key check in bytes.
+    pub const BYTES: usize = 16;
+}
+
+impl PartialEq for KeyCheck {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for KeyCheck {}

@@ -1,0 +1,12 @@
+//! All of the cryptography: keys, ciphers, and sealed records; no I/O and no HTTP.
+
+mod aead;
+mod key;
+mod sealed;
+
+pub use aead::Cipher;
+pub use key::{Key, KeyCheck, KeyError};
+pub use sealed::{OpenError, Sealed, StreamCipher};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! Paths of files named in the configuration, which may be left empty, and reading what they name.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// A path written in the configuration. The empty string, the default, means "not set".
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OptionalFile(PathBuf);
+
+impl OptionalFile {
+    /// The path, or nothing when the key was left empty.
+    pub fn path(&self) -> Option<&Path> {
+        self.is_set().then_some(self.0.as_path())
+    }
+
+    /// Whether a path was written.
+    pub fn is_set(&self) -> bool {
+        !self.0.as_os_str().is_empty()
+    }
+}
+
+impl<P: Into<PathBuf>> From<P> for OptionalFile {
+    fn from(path: P) -> Self {
+        Self(path.into())
+    }
+}
+
+/// Reads the file that configuration key `key` names. The bytes may be a secret: they are wiped on drop.
+///
+/// # Errors
+///
+/// When the file cannot be read: the key, the path and the system's reason, never the content.
+pub fn read(key: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    fs::read(path)
+        .map(Zeroizing::new)
+        .map_err(|error| format!("{key}: cannot read {}: {error}", path.display()))
+}

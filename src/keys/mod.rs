@@ -1,0 +1,51 @@
+//! Where a request's key comes from: the client's header, or a file of the operator's.
+
+mod file;
+mod header;
+
+use serde::{Deserialize, Serialize};
+
+pub use file::{FileKey, FileKeyError};
+pub use header::{KEY_HEADER, check_length, from_header};
+
+use crate::crypto::{Cipher, KeyError};
+
+/// The `[keys]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Whether a key other than the stream's is refused before anything is written.
+    pub check: Check,
+}
+
+/// What to do with a key that is not the one a stream was written with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// Refuse it before anything goes upstream.
+    #[default]
+    Enforce,
+    /// Let it through, as S2 does: the stream then holds records that the other key cannot open.
+    Off,
+}
+
+/// Why a request has no usable key. Never carries the key's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The stream is encrypted and the request has no key header.
+    #[error(
+        "missing encryption key for stream cipher '{0}': send it in the `s2-encryption-key` header"
+    )]
+    Missing(Cipher),
+    /// The header's value is not base64 of 32 bytes.
+    #[error(
+        "invalid encryption key for stream cipher '{0}' in the `s2-encryption-key` header: {1}"
+    )]
+    Invalid(Cipher, KeyError),
+    /// The header's value cannot be a key for any cipher.
+    #[error("invalid encryption key in the `s2-encryption-key` header: {0}")]
+    Malformed(KeyError),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! The two bodies of one exchange, tied together: when the response is over, so is the request.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use super::{Body, BoxError, Error, endpoint::Destination, pool::Lease};
+
+/// A request body on its way upstream.
+///
+/// It breaks off with an error when the exchange is over before it, which resets the HTTP/2 stream: a
+/// client that leaves a long append leaves nothing behind upstream. Trailers are dropped: S2 has none.
+pub(super) struct RequestBody {
+    inner: Body,
+    over: oneshot::Receiver<Infallible>,
+}
+
+/// Ends the request body it was made with when it is dropped.
+pub(super) struct Exchange {
+    _over: oneshot::Sender<Infallible>,
+}
+
+/// The exchange was over before its request body.
+#[derive(Debug, thiserror::Error)]
+#[error("the exchange ended before the request body")]
+struct ExchangeOver;
+
+impl RequestBody {
+    pub(super) fn new(inner: Body) -> (Self, Exchange) {
+        let (alive, over) = oneshot::channel();
+        (Self { inner, over }, Exchange { _over: alive })
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if Pin::new(&mut self.over).poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(ExchangeOver.into())));
+        }
+        match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            Some(Ok(frame)) if frame.is_trailers() => Poll::Ready(None),
+            frame => Poll::Ready(frame),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A response body from upstream. It holds its place on the connection until it ends or is dropped;
+/// dropping it early cancels the exchange upstream.
+pub struct ResponseBody {
+    inner: Incoming,
+    from: Destination,
+    held: Option<(Lease, Exchange)>,
+}
+
+impl ResponseBody {
+    pub(super) fn new(inner: Incoming, from: Destination, lease: Lease, exchange: Exchange) -> Self {
+        let mut body = Self {
+            inner,
+            from,
+            held: Some((lease, exchange)),
+        };
+        if body.inner.is_end_stream() {
+            body.finish();
+        }
+        body
+    }
+
+    /// The body was received whole: its connection may serve the next request.
+    fn finish(&mut self) {
+        if let Some((lease, exchange)) = self.held.take() {
+            drop(exchange);
+            lease.give_back();
+        }
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if self.inner.is_end_stream() {
+                    self.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                self.held = None;
+                Poll::Ready(Some(Err(Error::lost(&self.from, error))))
+            }
+            None => {
+                self.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl std::fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseBody")
+            .field("from", &self.from.authority)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,273 @@
+//! Requests to the upstream store: connection pool, TLS, and what may and may not leave the process.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Request, Response, Version, header,
+    uri::{PathAndQuery, Uri},
+};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+
+pub use self::{
+    body::ResponseBody,
+    config::{Config, ConfigError, TlsConfig},
+    headers::strip_hop_by_hop,
+};
+use self::{
+    body::RequestBody,
+    endpoint::{Destination, Endpoint},
+    pool::{Lease, Lent, Pool},
+};
+use crate::stream::BasinName;
+
+mod body;
+mod config;
+mod connection;
+mod endpoint;
+mod headers;
+mod pool;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+/// Why a body could not be produced.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Any HTTP body. An error while it is read breaks the message off, it never ends it cleanly.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Which of the store's two endpoints a request is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'a> {
+    /// Calls about the account: basins, access tokens.
+    Account,
+    /// Calls inside one basin.
+    Basin(&'a BasinName),
+}
+
+/// Why there is no response from upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is certain that the request had no effect: no connection, or it never left this process.
+    #[error("nothing was sent to upstream {authority}: {reason}")]
+    Connect {
+        /// The upstream's host and port.
+        authority: String,
+        /// What the system, TLS or the peer said.
+        reason: String,
+    },
+    /// The request was sent, wholly or in part, then the exchange broke off. It may have taken effect.
+    #[error("lost the exchange with upstream {authority}")]
+    Lost {
+        /// The upstream's host and port.
+        authority: String,
+        /// What broke.
+        source: hyper::Error,
+    },
+    /// The configured endpoint and the basin do not make a host name. Nothing was sent.
+    #[error("{authority:?} is not an upstream host")]
+    Target {
+        /// What they make.
+        authority: String,
+    },
+    /// The request has no form that can be sent. Nothing was sent.
+    #[error("the request cannot be sent upstream: {0}")]
+    Request(&'static str),
+}
+
+/// The upstream store. Clones share its connections.
+#[derive(Clone)]
+pub struct Upstream(Arc<Inner>);
+
+struct Inner {
+    account: Endpoint,
+    basin: Endpoint,
+    authorization: Option<HeaderValue>,
+    pool: Pool,
+}
+
+impl Upstream {
+    /// Reads the files that the configuration names. No connection is opened yet.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in the section and every file that cannot be used.
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let account = endpoint("account_endpoint", &config.account_endpoint, &mut problems);
+        let basin = endpoint("basin_endpoint", &config.basin_endpoint, &mut problems);
+        if account.as_ref().is_some_and(Endpoint::names_basin) {
+            problems.push("upstream.account_endpoint: must not name {basin}".to_owned());
+        }
+        let authorization = config
+            .authorization()
+            .unwrap_or_else(|problem| add(&mut problems, problem));
+        let is_tls = [&account, &basin]
+            .into_iter()
+            .flatten()
+            .any(Endpoint::is_tls);
+        let tls = tls::connector(&config.tls, is_tls);
+        let tls = tls.map_err(|wrong| problems.extend(wrong)).ok();
+        match (account, basin, tls) {
+            (Some(account), Some(basin), Some(tls)) if problems.is_empty() => {
+                Ok(Self(Arc::new(Inner {
+                    account,
+                    basin,
+                    authorization,
+                    pool: Pool::new(tls),
+                })))
+            }
+            _ => Err(ConfigError { problems }),
+        }
+    }
+
+    /// Sends `request` and returns the response's head as soon as it is there.
+    ///
+    /// Path and query go out byte for byte; scheme, host and version of the request are ignored. Header
+    /// hygiene is done here, in both directions. A request that the connection gives back unsent is sent
+    /// once more on a new connection, and in no other case. There is no timeout but the one on connecting.
+    /// Dropping the future or the response body cancels the exchange upstream.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]: all but [`Error::Lost`] mean that nothing was sent.
+    pub async fn send(
+        &self,
+        target: Target<'_>,
+        mut request: Request<Body>,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let to = self.prepare(target, request.headers_mut())?;
+        let path = request
+            .uri()
+            .path_and_query()
+            .cloned()
+            .ok_or(Error::Request("it has no path"))?;
+        request.extensions_mut().clear();
+        let host = self.0.pool.host(&to)?;
+        let (parts, body) = request.into_parts();
+        let (body, exchange) = RequestBody::new(body);
+        let mut request = Request::from_parts(parts, body);
+        let mut retry_from = None;
+        loop {
+            let lent = host.lend(retry_from).await?;
+            match send_on(lent, &to, &path, request).await? {
+                Outcome::Answered(response, lease) => {
+                    let (mut parts, body) = response.into_parts();
+                    strip_hop_by_hop(&mut parts.headers);
+                    let body = ResponseBody::new(body, to, lease, exchange);
+                    return Ok(Response::from_parts(parts, body));
+                }
+                Outcome::Unsent(back, _) if retry_from.is_none() => {
+                    request = back;
+                    retry_from = Some(Instant::now());
+                }
+                Outcome::Unsent(_, error) => return Err(Error::connect(&to, error.to_string())),
+                Outcome::Failed(error) => return Err(Error::after_send(&to, error)),
+            }
+        }
+    }
+
+    fn prepare(
+        &self,
+        target: Target<'_>,
+        headers: &mut http::HeaderMap,
+    ) -> Result<Destination, Error> {
+        let (endpoint, basin) = match target {
+            Target::Account => (&self.0.account, None),
+            Target::Basin(basin) => (&self.0.basin, Some(basin)),
+        };
+        let in_header = basin.filter(|_| !endpoint.names_basin());
+        headers::clean_request(headers, in_header, self.0.authorization.as_ref());
+        endpoint.destination(basin)
+    }
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").finish_non_exhaustive()
+    }
+}
+
+impl Error {
+    fn connect(to: &Destination, reason: impl Into<String>) -> Self {
+        Self::Connect {
+            authority: to.to_string(),
+            reason: reason.into(),
+        }
+    }
+
+    fn lost(to: &Destination, source: hyper::Error) -> Self {
+        Self::Lost {
+            authority: to.to_string(),
+            source,
+        }
+    }
+
+    /// Sorts a failure of a request that was handed to its connection.
+    fn after_send(to: &Destination, error: hyper::Error) -> Self {
+        // REFUSED_STREAM is the peer's promise that it did nothing (RFC 9113 section 8.7). hyper shows
+        // the reason only as text; should the text change, the error merely becomes the careful one.
+        const REFUSED: &str =
+            "stream error received: refused stream before processing any application logic";
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        match cause.as_deref() {
+            Some(REFUSED) => Self::connect(to, "the stream was refused"),
+            _ => Self::lost(to, error),
+        }
+    }
+}
+
+enum Outcome {
+    Answered(Response<Incoming>, Lease),
+    /// The connection closed before it took the request.
+    Unsent(Request<RequestBody>, hyper::Error),
+    Failed(hyper::Error),
+}
+
+async fn send_on(
+    lent: Lent,
+    to: &Destination,
+    path: &PathAndQuery,
+    mut request: Request<RequestBody>,
+) -> Result<Outcome, Error> {
+    let (answer, lease) = match lent {
+        Lent::Http2(mut sender, slot) => {
+            *request.version_mut() = Version::HTTP_2;
+            *request.uri_mut() = to.uri(path.clone())?;
+            let answer = sender.try_send_request(request).await;
+            (answer, Lease::Http2(slot))
+        }
+        Lent::Http1(mut sender, lease) => {
+            *request.version_mut() = Version::HTTP_11;
+            *request.uri_mut() = Uri::from(path.clone());
+            let host = HeaderValue::from_str(to.authority.as_str())
+                .map_err(|_| Error::Request("its host is not a header value"))?;
+            request.headers_mut().insert(header::HOST, host);
+            let answer = sender.try_send_request(request).await;
+            (answer, Lease::Http1(sender, lease))
+        }
+    };
+    Ok(match answer {
+        Ok(response) => Outcome::Answered(response, lease),
+        Err(mut failure) => match failure.take_message() {
+            Some(mut unsent) => {
+                unsent.headers_mut().remove(header::HOST);
+                Outcome::Unsent(unsent, failure.into_error())
+            }
+            None => Outcome::Failed(failure.into_error()),
+        },
+    })
+}
+
+fn endpoint(key: &str, text: &str, problems: &mut Vec<String>) -> Option<Endpoint> {
+    Endpoint::parse(text)
+        .map_err(|wrong| problems.push(format!("upstream.{key}: {wrong}")))
+        .ok()
+}
+
+fn add<T: Default>(problems: &mut Vec<String>, problem: String) -> T {
+    problems.push(problem);
+    T::default()
+}

@@ -1,0 +1,104 @@
+//! Reads: the batch the upstream stored, and the opened batch a client may see.
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Command, Envelope, Header, Position, Record};
+use crate::crypto::{OpenError, StreamCipher};
+
+/// A record at its position, in clear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SequencedRecord {
+    /// Sequence number.
+    pub seq_num: u64,
+    /// Timestamp.
+    pub timestamp: u64,
+    /// The record.
+    pub record: Record,
+}
+
+/// What a client reads at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadBatch {
+    /// The records; none in a heartbeat.
+    pub records: Vec<SequencedRecord>,
+    /// The stream's tail, present when reading its newest records.
+    pub tail: Option<Position>,
+}
+
+/// A record as the upstream sent it: not yet authenticated.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// Sequence number.
+    pub seq_num: u64,
+    /// Timestamp.
+    pub timestamp: u64,
+    /// Headers; a sealed record has none.
+    pub headers: Vec<Header>,
+    /// Body; for a sealed record its bytes.
+    pub body: Bytes,
+}
+
+impl StoredRecord {
+    /// Opens the record into `arena`.
+    fn open(
+        self,
+        cipher: &StreamCipher,
+        arena: &mut BytesMut,
+    ) -> Result<SequencedRecord, OpenError> {
+        let record = match self.headers.as_slice() {
+            [] => Record::Data(Envelope::open(cipher, &self.body, arena)?),
+            [header] if header.name.is_empty() => Command::from_parts(&header.value, self.body)
+                .map(Record::Command)
+                .map_err(|_| OpenError::HeadersInClear)?,
+            _ => return Err(OpenError::HeadersInClear),
+        };
+        Ok(SequencedRecord {
+            seq_num: self.seq_num,
+            timestamp: self.timestamp,
+            record,
+        })
+    }
+}
+
+impl fmt::Debug for StoredRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredRecord")
+            .field("seq_num", &self.seq_num)
+            .field("timestamp", &self.timestamp)
+            .field("headers", &self.headers.len())
+            .field("body_bytes", &self.body.len())
+            .finish()
+    }
+}
+
+/// A batch as the upstream sent it: not yet authenticated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredBatch {
+    /// The records; none in a heartbeat.
+    pub records: Vec<StoredRecord>,
+    /// The stream's tail, present when reading its newest records.
+    pub tail: Option<Position>,
+}
+
+impl StoredBatch {
+    /// Opens every record; commands pass as they are.
+    ///
+    /// # Errors
+    /// [`OpenError`] of the first record that is neither a valid command nor opens. Nothing of the
+    /// batch comes out then.
+    pub fn open(self, cipher: &StreamCipher) -> Result<ReadBatch, OpenError> {
+        let stored_bytes = self.records.iter().map(|record| record.body.len()).sum();
+        let mut arena = BytesMut::with_capacity(stored_bytes);
+        let records = self
+            .records
+            .into_iter()
+            .map(|record| record.open(cipher, &mut arena))
+            .collect::<Result<_, _>>()?;
+        Ok(ReadBatch {
+            records,
+            tail: self.tail,
+        })
+    }
+}
