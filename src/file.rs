@@ -1,10 +1,11 @@
-//! Paths of files named in the configuration, which may be left empty, and reading what they name.
+//! Files named in the configuration: paths that may be left empty, and reading what they name.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -40,4 +41,31 @@ pub fn read(key: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     fs::read(path)
         .map(Zeroizing::new)
         .map_err(|error| format!("{key}: cannot read {}: {error}", path.display()))
+}
+
+/// The certificates in the PEM file that configuration key `key` names, in the file's order.
+///
+/// # Errors
+///
+/// When the file cannot be read, is not PEM, or holds no certificate: the key and the path.
+pub fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = read(key, path)?;
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| format!("{key}: {} is not valid PEM", path.display()))?;
+    if found.is_empty() {
+        return Err(format!("{key}: {} holds no certificate", path.display()));
+    }
+    Ok(found)
+}
+
+/// The private key in the PEM file that configuration key `key` names.
+///
+/// # Errors
+///
+/// When the file cannot be read or holds no private key: the key and the path, never the content.
+pub fn private_key(key: &str, path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let pem = read(key, path)?;
+    PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| format!("{key}: {} holds no PEM private key", path.display()))
 }

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `streamseal` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    streamseal::cli::run()
+}

@@ -4,7 +4,7 @@ mod aead;
 mod key;
 mod sealed;
 
-pub use aead::Cipher;
+pub use aead::{Cipher, TooLong, UnknownCipher};
 pub use key::{Key, KeyCheck, KeyError};
 pub use sealed::{OpenError, Sealed, StreamCipher};
 

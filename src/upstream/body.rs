@@ -11,7 +11,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use super::{Body, BoxError, Error, endpoint::Destination, pool::Lease};
+use super::{Body, BoxError, Error, endpoint::Destination, lease::Lease};
 
 /// A request body on its way upstream.
 ///
@@ -74,7 +74,12 @@ pub struct ResponseBody {
 }
 
 impl ResponseBody {
-    pub(super) fn new(inner: Incoming, from: Destination, lease: Lease, exchange: Exchange) -> Self {
+    pub(super) fn new(
+        inner: Incoming,
+        from: Destination,
+        lease: Lease,
+        exchange: Exchange,
+    ) -> Self {
         let mut body = Self {
             inner,
             from,

@@ -127,7 +127,9 @@ fn check_authority(text: &str, uri: &Uri) -> Result<(), String> {
         return Err("must not hold a user name or password".to_owned());
     }
     if authority.as_str() != authority.host() && authority.port_u16().is_none() {
-        return Err(format!("{text:?} has a port that is not a number up to 65535"));
+        return Err(format!(
+            "{text:?} has a port that is not a number up to 65535"
+        ));
     }
     Ok(())
 }

@@ -49,7 +49,12 @@ pub(super) fn clean_request(
     authorization: Option<&HeaderValue>,
 ) {
     strip_hop_by_hop(headers);
-    for name in [KEY_HEADER, BASIN_HEADER, header::HOST, header::CONTENT_LENGTH] {
+    for name in [
+        KEY_HEADER,
+        BASIN_HEADER,
+        header::HOST,
+        header::CONTENT_LENGTH,
+    ] {
         headers.remove(name);
     }
     // A basin name is letters, digits and hyphens: always a valid header value.

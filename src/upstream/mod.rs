@@ -10,15 +10,16 @@ use http::{
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
+use self::{
+    body::RequestBody,
+    endpoint::{Destination, Endpoint},
+    lease::{Lease, Lent},
+    pool::Pool,
+};
 pub use self::{
     body::ResponseBody,
     config::{Config, ConfigError, TlsConfig},
     headers::strip_hop_by_hop,
-};
-use self::{
-    body::RequestBody,
-    endpoint::{Destination, Endpoint},
-    pool::{Lease, Lent, Pool},
 };
 use crate::stream::BasinName;
 
@@ -27,6 +28,7 @@ mod config;
 mod connection;
 mod endpoint;
 mod headers;
+mod lease;
 mod pool;
 #[cfg(test)]
 mod tests;
@@ -237,7 +239,7 @@ async fn send_on(
             *request.version_mut() = Version::HTTP_2;
             *request.uri_mut() = to.uri(path.clone())?;
             let answer = sender.try_send_request(request).await;
-            (answer, Lease::Http2(slot))
+            (answer, Lease::Http2 { _slot: slot })
         }
         Lent::Http1(mut sender, lease) => {
             *request.version_mut() = Version::HTTP_11;

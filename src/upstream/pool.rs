@@ -10,19 +10,20 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
 use super::{
     Error,
     connection::{self, Connection, Http1Sender, Http2Sender, Load},
     endpoint::Destination,
+    lease::{Http1Lease, Lent, Slot},
 };
 
 /// A connection without requests is closed after this time, as in S2's own clients.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// Hosts with connections at a time. Clients choose basin names, so `{basin}` hosts need a bound; no
-/// limit of S2's is known, this is far above the basins of one account.
+/// Hosts at a time; past it, those without requests are forgotten. Clients choose basin names, so
+/// `{basin}` hosts need a bound; this is far above the basins one proxy is expected to serve at once.
 const MAX_HOSTS: usize = 1024;
 /// HTTP/2 connections to one host: with [`connection::MAX_STREAMS`] each, 23 040 requests at once.
 const MAX_HTTP2_CONNECTIONS: usize = 256;
@@ -68,28 +69,6 @@ struct IdleHttp1 {
 
 type Opening = Shared<BoxFuture<'static, Result<(), String>>>;
 
-/// A connection lent for one request.
-pub(super) enum Lent {
-    Http1(Http1Sender, Http1Lease),
-    Http2(Http2Sender, Slot),
-}
-
-/// What a request holds of its connection until its response was received whole.
-pub(super) enum Lease {
-    Http1(Http1Sender, Http1Lease),
-    Http2(Slot),
-}
-
-/// One stream of an HTTP/2 connection, free again when dropped.
-pub(super) struct Slot(Arc<Load>);
-
-/// The right to use one HTTP/1.1 connection.
-pub(super) struct Http1Lease {
-    host: Arc<Host>,
-    opened: Instant,
-    _permit: OwnedSemaphorePermit,
-}
-
 impl Pool {
     pub(super) fn new(tls: TlsConnector) -> Self {
         Self {
@@ -102,7 +81,7 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`] when there are connections to [`MAX_HOSTS`] other hosts.
+    /// [`Error::Connect`] when there are requests to [`MAX_HOSTS`] other hosts.
     pub(super) fn host(&self, to: &Destination) -> Result<Arc<Host>, Error> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(host) = hosts.get(to) {
@@ -173,7 +152,8 @@ impl Host {
         }
         if state.speaks_http1 {
             let idle = state.idle_http1(newer_than);
-            let Some(lease) = self.http1_lease(idle.as_ref().map_or_else(Instant::now, |i| i.opened))
+            let Some(lease) =
+                self.http1_lease(idle.as_ref().map_or_else(Instant::now, |i| i.opened))
             else {
                 return Next::Refuse(FULL);
             };
@@ -212,6 +192,11 @@ impl Host {
         connection::open(&self.to, &self.tls, sweep).await
     }
 
+    /// Keeps an HTTP/1.1 connection for a later request.
+    pub(super) fn keep_http1(&self, sender: Http1Sender, opened: Instant) {
+        self.state().keep_http1(sender, opened);
+    }
+
     fn http1_lease(self: &Arc<Self>, opened: Instant) -> Option<Http1Lease> {
         let permit = Arc::clone(&self.http1_in_use).try_acquire_owned().ok()?;
         Some(Http1Lease {
@@ -221,10 +206,15 @@ impl Host {
         })
     }
 
+    /// Whether a request is on its way to this host; the idle connections of others may be closed.
     fn in_use(self: &Arc<Self>) -> bool {
-        let mut state = self.state();
-        state.drop_unusable();
-        !state.http2.is_empty() || !state.http1.is_empty() || Arc::strong_count(self) > 1
+        let is_busy = |c: &Http2| c.load.idle().is_zero();
+        Arc::strong_count(self) > 1 || self.state().http2.iter().any(is_busy)
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_idle_http1(&self) -> bool {
+        self.state().http1.iter().any(|c| c.sender.is_ready())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -287,29 +277,5 @@ impl State {
         };
         let at = self.http1.iter().rposition(usable)?;
         Some(self.http1.swap_remove(at))
-    }
-}
-
-impl Lease {
-    /// Makes the connection available again after a response that was received whole.
-    pub(super) fn give_back(self) {
-        let Lease::Http1(mut sender, lease) = self else {
-            return;
-        };
-        // Without a runtime (the process is going down) the connection closes.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        runtime.spawn(async move {
-            if sender.ready().await.is_ok() {
-                lease.host.state().keep_http1(sender, lease.opened);
-            }
-        });
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.release();
     }
 }

@@ -2,12 +2,8 @@
 
 use std::{path::Path, sync::Arc};
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    client::WantsClientCert,
-    ConfigBuilder,
-};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, client::WantsClientCert};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsConnector;
 
 use super::config::TlsConfig;
@@ -34,7 +30,11 @@ pub(super) fn connector(config: &TlsConfig, in_use: bool) -> Result<TlsConnector
         (Ok(roots), Ok(identity)) => client_config(roots, identity)
             .map(|config| TlsConnector::from(Arc::new(config)))
             .map_err(|problem| vec![problem]),
-        (roots, identity) => Err([roots.err(), identity.err()].into_iter().flatten().collect()),
+        (roots, identity) => {
+            let mut problems = Vec::from_iter(roots.err());
+            problems.extend(identity.err().unwrap_or_default());
+            Err(problems)
+        }
     }
 }
 
@@ -65,7 +65,7 @@ fn verifying(
 fn roots_from(path: &Path) -> Result<RootCertStore, String> {
     const KEY: &str = "upstream.tls.ca_file";
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(KEY, path)? {
+    for certificate in file::certificates(KEY, path)? {
         roots
             .add(certificate)
             .map_err(|error| format!("{KEY}: {}: {error}", path.display()))?;
@@ -78,35 +78,28 @@ fn system_roots() -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     let (usable, _) = roots.add_parsable_certificates(found.certs);
     if usable == 0 {
-        return Err("upstream.tls.ca_file: not set, and the system has no root certificates".into());
+        return Err(
+            "upstream.tls.ca_file: not set, and the system has no root certificates".into(),
+        );
     }
     Ok(roots)
 }
 
-fn identity(config: &TlsConfig) -> Result<Option<Identity>, String> {
+fn identity(config: &TlsConfig) -> Result<Option<Identity>, Vec<String>> {
     const CERT: &str = "upstream.tls.client_cert_file";
     const KEY: &str = "upstream.tls.client_key_file";
-    match (config.client_cert_file.path(), config.client_key_file.path()) {
+    match (
+        config.client_cert_file.path(),
+        config.client_key_file.path(),
+    ) {
         (None, None) => Ok(None),
-        (Some(_), None) => Err(format!("{CERT} is set without {KEY}")),
-        (None, Some(_)) => Err(format!("{KEY} is set without {CERT}")),
+        (Some(_), None) => Err(vec![format!("{CERT}: is set without {KEY}")]),
+        (None, Some(_)) => Err(vec![format!("{KEY}: is set without {CERT}")]),
         (Some(chain), Some(key)) => {
-            let chain = certificates(CERT, chain)?;
-            let pem = file::read(KEY, key)?;
-            let key = PrivateKeyDer::from_pem_slice(&pem)
-                .map_err(|_| format!("{KEY}: {} holds no PEM private key", key.display()))?;
-            Ok(Some((chain, key)))
+            match (file::certificates(CERT, chain), file::private_key(KEY, key)) {
+                (Ok(chain), Ok(key)) => Ok(Some((chain, key))),
+                (chain, key) => Err([chain.err(), key.err()].into_iter().flatten().collect()),
+            }
         }
     }
-}
-
-fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = file::read(key, path)?;
-    let found: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|_| format!("{key}: {} is not valid PEM", path.display()))?;
-    if found.is_empty() {
-        return Err(format!("{key}: {} holds no certificate", path.display()));
-    }
-    Ok(found)
 }

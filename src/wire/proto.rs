@@ -17,10 +17,7 @@ mod write;
 use bytes::Bytes;
 use prost::Message as _;
 
-use self::{
-    census::Census,
-    write::{Field, encode},
-};
+use self::{census::Census, write::encode};
 use super::{
     DecodeError,
     record::{
@@ -164,3 +161,6 @@ impl From<message::StreamPosition> for Position {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

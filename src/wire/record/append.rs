@@ -1,17 +1,13 @@
-//! Appends: the batch a client sends, and the sealed batch that may go upstream.
+//! Appends: the batch a client sends, and the upstream's answer.
 
 use std::fmt;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
-    Command, Header, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Position, RECORD_BASE_BYTES, Record,
-    command::check_token_length,
+    Header, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Position, Record, command::check_token_length,
 };
-use crate::{
-    crypto::{Sealed, StreamCipher},
-    wire::DecodeError,
-};
+use crate::wire::DecodeError;
 
 /// One record of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,188 +90,12 @@ impl AppendInput {
     pub fn metered_size(&self) -> usize {
         self.metered
     }
-
-    /// Seals the batch: every data record, each under its own nonce. Commands stay as they are.
-    ///
-    /// # Errors
-    /// [`SealError::Oversize`] when the upstream would not take the sealed batch.
-    pub fn seal(&self, cipher: &StreamCipher) -> Result<SealedInput, SealError> {
-        let (mut metered, mut sealed_bytes) = (0, 0);
-        for AppendRecord { record, .. } in &self.records {
-            metered += match record {
-                Record::Command(command) => command.metered_size(),
-                Record::Data(envelope) => {
-                    let sealed = envelope.encoded_len() + cipher.overhead();
-                    sealed_bytes += sealed;
-                    RECORD_BASE_BYTES + sealed
-                }
-            };
-        }
-        if metered > MAX_BATCH_BYTES {
-            return Err(SealError::Oversize {
-                records: self.records.len(),
-                metered,
-                limit: MAX_BATCH_BYTES,
-                plain: self.metered,
-            });
-        }
-        let mut arena = BytesMut::with_capacity(sealed_bytes);
-        let records = self
-            .records
-            .iter()
-            .map(|record| record.seal(cipher, &mut arena))
-            .collect::<Result<_, _>>()?;
-        Ok(SealedInput {
-            records,
-            metered,
-            match_seq_num: self.match_seq_num,
-            fencing_token: self.fencing_token.clone(),
-        })
-    }
 }
 
 impl fmt::Debug for AppendInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (records, metered) = (self.records.len(), self.metered);
         write!(f, "AppendInput({records} records, {metered} bytes)")
-    }
-}
-
-impl AppendRecord {
-    fn seal(
-        &self,
-        cipher: &StreamCipher,
-        arena: &mut BytesMut,
-    ) -> Result<(Option<u64>, SealedRecord), SealError> {
-        let sealed = match &self.record {
-            Record::Command(command) => SealedRecord::Command(command.clone()),
-            Record::Data(envelope) => SealedRecord::Data(envelope.seal(cipher, arena)?),
-        };
-        Ok((self.timestamp, sealed))
-    }
-}
-
-/// A record that may go upstream on a sealed stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SealedRecord {
-    /// A command, in clear.
-    Command(Command),
-    /// A sealed record: the body of an upstream record without headers.
-    Data(Sealed),
-}
-
-impl SealedRecord {
-    /// What the upstream meters it as.
-    pub fn metered_size(&self) -> usize {
-        match self {
-            Self::Command(command) => command.metered_size(),
-            Self::Data(sealed) => RECORD_BASE_BYTES + sealed.as_bytes().len(),
-        }
-    }
-
-    /// The headers of the upstream record.
-    pub fn headers(&self) -> &[Header] {
-        match self {
-            Self::Command(command) => command.headers(),
-            Self::Data(_) => &[],
-        }
-    }
-
-    /// The body of the upstream record.
-    pub fn body(&self) -> &Bytes {
-        match self {
-            Self::Command(command) => command.payload(),
-            Self::Data(sealed) => sealed.as_bytes(),
-        }
-    }
-}
-
-/// A batch that may go upstream on a sealed stream. Only [`AppendInput::seal`] makes one.
-#[derive(Clone)]
-pub struct SealedInput {
-    records: Vec<(Option<u64>, SealedRecord)>,
-    metered: usize,
-    match_seq_num: Option<u64>,
-    fencing_token: Option<String>,
-}
-
-impl SealedInput {
-    /// The records with their timestamps.
-    pub fn records(&self) -> &[(Option<u64>, SealedRecord)] {
-        &self.records
-    }
-
-    /// What the upstream meters the batch as.
-    pub fn metered_size(&self) -> usize {
-        self.metered
-    }
-
-    /// The client's condition on the sequence number.
-    pub fn match_seq_num(&self) -> Option<u64> {
-        self.match_seq_num
-    }
-
-    /// The client's condition on the fencing token.
-    pub fn fencing_token(&self) -> Option<&str> {
-        self.fencing_token.as_deref()
-    }
-}
-
-impl fmt::Debug for SealedInput {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (records, metered) = (self.records.len(), self.metered);
-        write!(f, "SealedInput({records} records, {metered} bytes)")
-    }
-}
-
-/// Why a batch cannot be sealed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SealError {
-    /// Sealing makes it larger than the upstream takes.
-    Oversize {
-        /// Records in the batch.
-        records: usize,
-        /// Metered size of the batch once sealed.
-        metered: usize,
-        /// Largest metered size that the upstream takes.
-        limit: usize,
-        /// Metered size of the batch as the client sent it.
-        plain: usize,
-    },
-    /// A record beyond the cipher's own limit. The record limits are far below it.
-    TooLong,
-}
-
-impl std::error::Error for SealError {}
-
-impl fmt::Display for SealError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Oversize {
-                records: 1,
-                metered,
-                limit,
-                plain,
-            } => {
-                let largest = limit.saturating_sub(metered.saturating_sub(plain));
-                write!(
-                    f,
-                    "record of metered size {plain} bytes does not fit once encrypted: \
-                     the largest that fits is {largest} bytes"
-                )
-            }
-            Self::Oversize {
-                records,
-                metered,
-                limit,
-                plain,
-            } => write!(
-                f,
-                "batch of {records} records with a metered size of {plain} bytes takes {metered} bytes \
-                 once encrypted, more than the limit of {limit} bytes"
-            ),
-            Self::TooLong => f.write_str("record too long for its cipher"),
-        }
     }
 }
 

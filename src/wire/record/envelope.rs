@@ -237,3 +237,6 @@ fn width(value: usize) -> usize {
     let bits = usize::BITS - value.leading_zeros();
     bits.div_ceil(8).max(1) as usize
 }
+
+#[cfg(test)]
+mod tests;

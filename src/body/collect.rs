@@ -1,0 +1,43 @@
+//! Whole request bodies, decompressed, of bounded size.
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use crate::wire::{
+    compression::{DecompressError, RequestEncoding, UnsupportedEncoding},
+    record::MAX_BODY_BYTES,
+};
+
+/// Why there is no whole body.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// Its encoding is neither gzip nor zstd: 415.
+    #[error(transparent)]
+    Encoding(#[from] UnsupportedEncoding),
+    /// Too large, or not in its encoding. S2's wording.
+    #[error("Failed to buffer the request body: {0}")]
+    Body(#[from] DecompressError),
+    /// The client went away.
+    #[error("the client left before its request was complete")]
+    Broken(#[from] hyper::Error),
+}
+
+/// Reads a request's body and decompresses it as its headers say, to at most 2 MiB.
+///
+/// # Errors
+/// [`CollectError`]; reading stops at the limit.
+pub async fn collect(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, CollectError> {
+    let encoding = RequestEncoding::from_headers(headers)?;
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            if whole.len() + data.len() > MAX_BODY_BYTES {
+                return Err(DecompressError::TooLarge.into());
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(encoding.decompress(whole.freeze(), MAX_BODY_BYTES)?)
+}

@@ -1,0 +1,48 @@
+//! What a client sends in an append session.
+
+use hyper::body::Incoming;
+
+use super::frames::{FrameError, Frames};
+use crate::{
+    upstream::BoxError,
+    wire::{DecodeError, proto, record::AppendInput, s2s::Frame},
+};
+
+/// Why there is no next input.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// The client's bytes do not decode, or break a rule: the session ends with this error.
+    #[error(transparent)]
+    Decode(DecodeError),
+    /// The client went away.
+    #[error("the client left its append session: {0}")]
+    Broken(BoxError),
+}
+
+/// The inputs of one append session, in order.
+pub struct Inputs(Frames<Incoming>);
+
+impl Inputs {
+    /// Reads inputs from a request's body.
+    pub fn new(body: Incoming) -> Self {
+        Self(Frames::new(body))
+    }
+
+    /// The next input; `None` when the client has no more.
+    ///
+    /// # Errors
+    /// [`InputError`]; nothing can be read after one.
+    pub async fn next(&mut self) -> Result<Option<AppendInput>, InputError> {
+        match self.0.next().await {
+            Ok(None) => Ok(None),
+            Ok(Some(Frame::Message { payload, .. })) => proto::decode_append_input(payload)
+                .map(Some)
+                .map_err(|error| InputError::Decode(error.in_frame())),
+            Ok(Some(Frame::Terminal { .. })) => Err(InputError::Decode(DecodeError::Frame(
+                "Unexpected terminal frame as input".into(),
+            ))),
+            Err(FrameError::Decode(error)) => Err(InputError::Decode(error)),
+            Err(FrameError::Broken(error)) => Err(InputError::Broken(error)),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Bodies as streams: whole request bodies within bounds, append and read sessions with back-pressure.
+
+mod acks;
+mod collect;
+mod frames;
+mod inputs;
+mod limit;
+mod outgoing;
+mod reader;
+
+pub use acks::{AckError, Acks, Answer};
+pub use collect::{CollectError, collect};
+pub use inputs::{InputError, Inputs};
+pub use limit::ReadLimit;
+pub use outgoing::{Ended, SealedBody, SealedSender};
+pub use reader::{Opened, ReadError, Reader};

@@ -1,0 +1,150 @@
+//! `streamseal serve`: puts the parts together and runs them until a signal.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use http::{HeaderMap, HeaderValue, header};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    task::JoinHandle,
+};
+
+use super::{Failure, print};
+use crate::{
+    config::Config,
+    proxy::{Parts, Proxy, rules::Rules},
+    server::{self, Server},
+    store::{self, Embedded},
+    upstream::{self, Upstream},
+};
+
+/// A running proxy. Dropping it without [`Running::stop`] leaves it running.
+pub struct Running {
+    address: SocketAddr,
+    certificate: Option<String>,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+}
+
+/// Runs the proxy until SIGTERM or SIGINT, then lets requests finish.
+///
+/// # Errors
+/// When it cannot start.
+pub(super) async fn run(config: Config) -> Result<(), Failure> {
+    let effective = config.to_toml()?;
+    tracing::info!("effective configuration:\n{effective}");
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let running = start(&config).await?;
+    print(&format!("listening on {}\n", running.url(&config)))?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: no new connections, running requests may finish");
+    running.stop().await;
+    Ok(())
+}
+
+/// Starts a proxy with this configuration, which must have passed [`Config::check`].
+///
+/// # Errors
+/// When the store, a certificate, a key file or the address cannot be used.
+pub async fn start(config: &Config) -> Result<Running, Failure> {
+    let rules = Rules::compile(&config.basins, &config.streams)
+        .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
+    let upstream = Upstream::new(&config.upstream).map_err(|e| Failure::Config(e.to_string()))?;
+    let server = Server::bind(&config.listen, &config.limits).map_err(|error| match error {
+        server::Error::Config(_) => Failure::Config(error.to_string()),
+        server::Error::Bind { .. } => Failure::Other(error.to_string()),
+    })?;
+    let store = match config.store.kind {
+        store::Kind::Embedded => Embedded::open(&config.store),
+    };
+    let store = store.map_err(|error| Failure::Other(error.to_string()))?;
+    if rules.has_file_keys() && !server.local_addr().ip().is_loopback() {
+        tokio::spawn(warn_of_open_upstream(upstream.clone()));
+    }
+    let proxy = Proxy::new(Parts {
+        store: Arc::new(store),
+        rules,
+        unknown_streams: config.store.unknown_streams,
+        key_check: config.keys.check,
+        upstream,
+        basin_domain: config.listen.basin_domain.clone(),
+    });
+    let (stop, stopped) = oneshot::channel::<()>();
+    let address = server.local_addr();
+    let certificate = server.certificate_pem().map(str::to_owned);
+    let server = tokio::spawn(server.serve(Arc::new(proxy), async {
+        // Dropping the sender without a word is no reason to stop.
+        if stopped.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }));
+    Ok(Running {
+        address,
+        certificate,
+        stop,
+        server,
+    })
+}
+
+impl Running {
+    /// Where it accepts connections.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The self-signed certificate in PEM, if it made one.
+    pub fn certificate_pem(&self) -> Option<&str> {
+        self.certificate.as_deref()
+    }
+
+    /// Accepts no more connections, lets requests finish within the drain timeout, and returns when
+    /// all is closed.
+    pub async fn stop(self) {
+        if self.stop.send(()).is_ok()
+            && let Err(error) = self.server.await
+        {
+            tracing::error!(%error, "the listener did not end well");
+        }
+    }
+
+    fn url(&self, config: &Config) -> String {
+        let scheme = if config.listen.plaintext {
+            "http"
+        } else {
+            "https"
+        };
+        format!("{scheme}://{}", self.address)
+    }
+}
+
+/// With keys from files the upstream alone decides who may read. One that takes any token lets
+/// everybody read who reaches the listener.
+async fn warn_of_open_upstream(upstream: Upstream) {
+    let mut request = http::Request::new(empty());
+    *request.uri_mut() = http::Uri::from_static("/v1/basins?limit=1");
+    let mut headers = HeaderMap::new();
+    let nobody = HeaderValue::from_static("Bearer streamseal-start-up-probe");
+    headers.insert(header::AUTHORIZATION, nobody);
+    *request.headers_mut() = headers;
+    match upstream.send(upstream::Target::Account, request).await {
+        Ok(response) if response.status().is_success() => tracing::warn!(
+            "the upstream accepts any access token, keys come from files, and the listener is not on \
+             loopback: whoever reaches the listener can read those streams"
+        ),
+        Ok(_) => {}
+        Err(error) => {
+            tracing::warn!(%error, "cannot ask the upstream whether it checks access tokens")
+        }
+    }
+}
+
+fn empty() -> upstream::Body {
+    use http_body_util::BodyExt as _;
+    http_body_util::Empty::new()
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}

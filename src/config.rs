@@ -1,0 +1,249 @@
+//! The whole configuration: the sections that the components own, read from one file and the environment.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    providers::{Format, Serialized, Toml},
+    value::{Dict, Map, Value},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    keys,
+    proxy::rules::{BasinRule, Rules, StreamRule},
+    server::{self, Authenticate},
+    store,
+    upstream::{self, Upstream},
+};
+
+/// What environment variables start with that set a key, as in `STREAMSEAL_LISTEN__ADDRESS`.
+const ENV_PREFIX: &str = "STREAMSEAL_";
+/// What stands between the levels of a key in an environment variable.
+const ENV_LEVEL: &str = "__";
+
+/// The configuration of the process. Holds no secrets, only the paths of the files they are in.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where clients connect, and who may.
+    pub listen: server::Config,
+    /// Where the upstream store is and how to talk to it.
+    pub upstream: upstream::Config,
+    /// Where the proxy keeps which stream has which cipher.
+    pub store: store::Config,
+    /// What is done about the keys that clients send.
+    pub keys: keys::Config,
+    /// How much of the proxy clients may use.
+    pub limits: server::Limits,
+    /// Ciphers of basins by name; the first match wins.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub basins: Vec<BasinRule>,
+    /// Ciphers and keys of streams by name; the first match wins.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<StreamRule>,
+}
+
+/// Why there is no usable configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Unreadable {
+        /// The file asked for.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is not TOML.
+    #[error("the configuration cannot be parsed: {0}")]
+    Syntax(Box<figment::Error>),
+    /// Keys or values that do not exist or do not make sense: one sentence each, starting with the key.
+    #[error("mistakes in the configuration: {}\n{}", .0.len(), .0.join("\n"))]
+    Mistakes(Vec<String>),
+    /// The configuration cannot be written out, for a path in it that is not UTF-8.
+    #[error("the configuration cannot be shown: {0}")]
+    Render(#[from] toml::ser::Error),
+}
+
+impl Config {
+    /// Reads the configuration: defaults, then the file, then the environment. Checks only the shape;
+    /// see [`Config::check`] for the sense.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or parsed, else every key and value that does not exist.
+    pub fn load(path: Option<&Path>) -> Result<Self, Error> {
+        Self::load_from(path, env::vars_os())
+    }
+
+    fn load_from(
+        path: Option<&Path>,
+        variables: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, Error> {
+        let mut written = Figment::new();
+        if let Some(path) = path {
+            // The provider takes a missing file for an empty one.
+            File::open(path).map_err(|source| Error::Unreadable {
+                path: path.to_owned(),
+                source,
+            })?;
+            written = written.merge(Toml::file_exact(path));
+        }
+        let written = variables
+            .filter_map(from_variable)
+            .fold(written, Figment::merge);
+        let values = written
+            .data()
+            .map_err(|error| Error::Syntax(error.into()))?;
+        let wanted = defaults().merge(written.clone());
+        wanted.extract().map_err(|error| {
+            let mut mistakes = mistakes(&written, values);
+            if mistakes.is_empty() {
+                mistakes.push(error.to_string());
+            }
+            Error::Mistakes(mistakes)
+        })
+    }
+
+    /// Everything about the configuration that makes no sense, each with its key, including every file
+    /// it names that cannot be used. Opens no connection and changes nothing.
+    pub fn check(&self) -> Vec<String> {
+        let mut problems = server::problems(&self.listen);
+        problems.extend(self.limits.problems());
+        if let Err(error) = Upstream::new(&self.upstream) {
+            problems.extend(error.problems);
+        }
+        let has_own_token = self.upstream.access_token_file.is_set();
+        if has_own_token && self.listen.authenticate == Authenticate::Upstream {
+            problems.push(
+                "upstream.access_token_file: with listen.authenticate = \"upstream\" every caller would \
+                 act with our token"
+                    .to_owned(),
+            );
+        }
+        if let Err(mistakes) = Rules::compile(&self.basins, &self.streams) {
+            problems.extend(mistakes);
+        }
+        problems
+    }
+
+    /// The configuration in effect, every key written out.
+    ///
+    /// # Errors
+    ///
+    /// When a path in it is not UTF-8.
+    pub fn to_toml(&self) -> Result<String, Error> {
+        Ok(toml::to_string(self)?)
+    }
+}
+
+fn defaults() -> Figment {
+    Figment::from(Serialized::defaults(Config::default()))
+}
+
+/// The key that an environment variable sets, if it sets one. Every key is in a section, so a variable
+/// without [`ENV_LEVEL`] is none: the log filter's, or those that Kubernetes makes for a service that is
+/// called `streamseal`.
+fn from_variable((name, value): (OsString, OsString)) -> Option<Leaf> {
+    let name = name.into_string().ok()?;
+    let key = name.strip_prefix(ENV_PREFIX)?.to_ascii_lowercase();
+    if !key.contains(ENV_LEVEL) {
+        return None;
+    }
+    // Reading a value as TOML would never fails: what is nothing else is text.
+    let Ok(value) = value.to_string_lossy().parse();
+    Some(Leaf {
+        path: key.split(ENV_LEVEL).map(str::to_owned).collect(),
+        name: format!("environment variable {name}"),
+        value,
+    })
+}
+
+/// Every key and value of `written` that does not fit, found by trying each alone: reading all of them
+/// stops at the first.
+fn mistakes(written: &Figment, values: Map<Profile, Dict>) -> Vec<String> {
+    let mut leaves = Vec::new();
+    for value in values.into_values() {
+        collect_leaves(&mut Vec::new(), &Value::from(value), &mut leaves);
+    }
+    let mut mistakes = Vec::new();
+    for leaf in leaves {
+        let source = leaf.source(written);
+        let name = leaf.name.clone();
+        if let Err(error) = defaults().merge(leaf).extract::<Config>() {
+            mistakes.extend(
+                error
+                    .into_iter()
+                    .map(|error| format!("{name}: {}{source}", error.kind)),
+            );
+        }
+    }
+    mistakes
+}
+
+/// One value of the configuration, as a provider of nothing else. The name is for people.
+struct Leaf {
+    path: Vec<String>,
+    name: String,
+    value: Value,
+}
+
+impl Leaf {
+    fn source(&self, written: &Figment) -> String {
+        match written.get_metadata(self.value.tag()) {
+            Some(Metadata {
+                source: Some(source),
+                ..
+            }) => format!(", in {source}"),
+            Some(metadata) => format!(", in {}", metadata.name),
+            None => String::new(),
+        }
+    }
+}
+
+impl Provider for Leaf {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let nest = |inner, key: &String| Value::from(Dict::from([(key.clone(), inner)]));
+        let nested = self.path.iter().rev().fold(self.value.clone(), nest);
+        let root = nested.into_dict().unwrap_or_default();
+        Ok(Map::from([(Profile::Default, root)]))
+    }
+}
+
+fn collect_leaves(path: &mut Vec<String>, value: &Value, leaves: &mut Vec<Leaf>) {
+    let leaf = |name, value| Leaf {
+        path: path.clone(),
+        name,
+        value,
+    };
+    match value {
+        Value::Dict(_, entries) => {
+            for (key, value) in entries {
+                path.push(key.clone());
+                collect_leaves(path, value, leaves);
+                path.pop();
+            }
+        }
+        Value::Array(_, elements) => {
+            let key = path.join(".");
+            leaves.extend(elements.iter().enumerate().map(|(at, element)| {
+                leaf(format!("{key}[{at}]"), Value::from(vec![element.clone()]))
+            }));
+        }
+        other => leaves.push(leaf(path.join("."), other.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

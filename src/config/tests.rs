@@ -1,0 +1,215 @@
+//! Reading and checking configurations, and the files that are shipped.
+
+use std::io::Write as _;
+
+use super::*;
+
+const REFERENCE: &str = include_str!("../../config/reference.toml");
+const SHIPPED: [(&str, &str); 3] = [
+    (
+        "quickstart.toml",
+        include_str!("../../config/quickstart.toml"),
+    ),
+    (
+        "example-sidecar.toml",
+        include_str!("../../config/example-sidecar.toml"),
+    ),
+    (
+        "example-legacy-gateway.toml",
+        include_str!("../../config/example-legacy-gateway.toml"),
+    ),
+];
+
+/// Loads `text` as a file, with these environment variables.
+fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Error> {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let variables = variables
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()));
+    Config::load_from(Some(file.path()), variables)
+}
+
+fn mistakes(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    match load(text, variables) {
+        Err(Error::Mistakes(mistakes)) => mistakes,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn keys(problems: &[String]) -> Vec<&str> {
+    let key = |problem: &'_ String| problem.find(':').unwrap();
+    problems.iter().map(|p| &p[..key(p)]).collect()
+}
+
+/// A configuration that makes sense: everything local, certificate made at start.
+fn sound() -> Config {
+    let mut config = Config::default();
+    config.listen.tls.self_signed = true;
+    config
+}
+
+#[test]
+fn reference_is_exactly_the_defaults() {
+    assert_eq!(load(REFERENCE, &[]).unwrap(), Config::default());
+}
+
+#[test]
+fn reference_writes_out_every_key() {
+    let reference: toml::Table = REFERENCE.parse().unwrap();
+    // Rules have no defaults; the reference shows them in comments.
+    let effective: toml::Table = Config::default().to_toml().unwrap().parse().unwrap();
+    assert_eq!(reference, effective);
+}
+
+#[test]
+fn shipped_files_have_no_unknown_keys() {
+    for (name, text) in SHIPPED {
+        let loaded = load(text, &[]);
+        assert!(loaded.is_ok(), "{name}: {:?}", loaded.err());
+    }
+}
+
+#[test]
+fn shipped_quickstart_makes_sense_as_it_is() {
+    let [(_, quickstart), ..] = SHIPPED;
+    assert_eq!(load(quickstart, &[]).unwrap().check(), [""; 0]);
+}
+
+#[test]
+fn effective_configuration_reads_back_the_same() {
+    let text = r#"
+        [limits]
+        drain_timeout = "1m 30s"
+        [[basins]]
+        match = "audit-*"
+        stream_cipher = "aegis-256"
+        [[streams]]
+        match = "legacy-*/**"
+        cipher = "aes-256-gcm"
+        key = "file"
+        key_file = "legacy.key"
+    "#;
+    let config = load(text, &[]).unwrap();
+    assert_eq!(config.limits.drain_timeout.as_secs(), 90);
+    let rendered = config.to_toml().unwrap();
+    assert_eq!(load(&rendered, &[]).unwrap(), config, "{rendered}");
+}
+
+#[test]
+fn environment_wins_over_the_file() {
+    let variables = [
+        ("STREAMSEAL_LISTEN__ADDRESS", "0.0.0.0:9000"),
+        ("STREAMSEAL_LISTEN__TLS__CERT_FILE", "/run/tls.pem"),
+        ("STREAMSEAL_LIMITS__DRAIN_TIMEOUT", "5s"),
+    ];
+    let config = load("[listen]\naddress = \"127.0.0.1:1\"", &variables).unwrap();
+    assert_eq!(config.listen.address, ([0, 0, 0, 0], 9000).into());
+    let certificate = config.listen.tls.cert_file.path();
+    assert_eq!(certificate, Some(Path::new("/run/tls.pem")));
+    assert_eq!(config.limits.drain_timeout.as_secs(), 5);
+}
+
+#[test]
+fn variables_that_set_no_key_are_left_alone() {
+    let variables = [
+        ("STREAMSEAL_LOG", "debug"),
+        ("STREAMSEAL_PORT", "tcp://10.0.0.1:8443"),
+    ];
+    assert_eq!(load("", &variables).unwrap(), Config::default());
+}
+
+#[test]
+fn missing_file_is_an_error() {
+    let error = Config::load(Some(Path::new("/nowhere/streamseal.toml"))).unwrap_err();
+    assert!(matches!(error, Error::Unreadable { .. }), "{error}");
+}
+
+#[test]
+fn broken_toml_is_an_error() {
+    let error = load("[listen", &[]).unwrap_err();
+    assert!(matches!(error, Error::Syntax(_)), "{error}");
+}
+
+#[test]
+fn every_unknown_key_and_value_is_reported_at_once() {
+    let text = r#"
+        lisen = 1
+        [listen]
+        adress = "127.0.0.1:1"
+        address = "localhost"
+        authenticate = "all"
+        [upstream.tls]
+        ca = "x"
+        [[streams]]
+        match = "a/*"
+        cipher = "aegis-256"
+        [[streams]]
+        match = "b/*"
+        cipher = "rot13"
+    "#;
+    let found = mistakes(text, &[("STREAMSEAL_LIMITS__MAX_CONNECTIONS", "many")]);
+    assert_eq!(
+        keys(&found),
+        [
+            "limits.max_connections",
+            "lisen",
+            "listen.address",
+            "listen.adress",
+            "listen.authenticate",
+            "streams[1]",
+            "upstream.tls.ca",
+        ],
+    );
+    assert!(
+        found[0].ends_with("STREAMSEAL_LIMITS__MAX_CONNECTIONS"),
+        "{found:?}"
+    );
+    assert!(found[1].ends_with(".toml"), "{found:?}");
+}
+
+#[test]
+fn callers_may_not_act_with_our_token() {
+    let mut token = tempfile::NamedTempFile::new().unwrap();
+    token.write_all(b"secret").unwrap();
+    let mut config = sound();
+    assert_eq!(config.check(), [""; 0]);
+    config.upstream.access_token_file = token.path().into();
+    assert_eq!(keys(&config.check()), ["upstream.access_token_file"]);
+    config.listen.authenticate = Authenticate::None;
+    assert_eq!(config.check(), [""; 0]);
+}
+
+#[test]
+fn mistakes_of_every_section_are_found_together() {
+    let text = r#"
+        [upstream]
+        basin_endpoint = "ftp://x"
+        [limits]
+        max_connections = 0
+        [[streams]]
+        match = "a/["
+        cipher = "aegis-256"
+        [[streams]]
+        match = "b/*"
+        cipher = "aegis-256"
+        key = "file"
+        key_file = "/nowhere/key"
+        [[streams]]
+        match = "c/*"
+        cipher = "none"
+        key = "file"
+        key_file = "/nowhere/key"
+    "#;
+    assert_eq!(
+        keys(&load(text, &[]).unwrap().check()),
+        [
+            "listen.tls.cert_file",
+            "limits.max_connections",
+            "upstream.basin_endpoint",
+            "streams[0].match",
+            "streams[1].key_file",
+            "streams[2].cipher",
+        ]
+    );
+}

@@ -1,0 +1,341 @@
+//! Appends: plain streams pass through; for sealed ones every record is decoded, sealed and sent on.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Incoming;
+use tokio::task::JoinHandle;
+
+use super::{
+    Error, Pin, Proxy,
+    call::{Caller, Stop, collect, full},
+    control::collect_error,
+    forward::Untouched,
+    registry::{Access, Lookup, Purpose},
+    respond::{self, Asked},
+};
+use crate::{
+    body::{self, Acks, Answer, InputError, Inputs, SealedBody, SealedSender},
+    crypto::StreamCipher,
+    keys,
+    stream::StreamPath,
+    upstream::{Body, BoxError, ResponseBody, Target},
+    wire::{
+        json::{self, Format},
+        media::Media,
+        proto,
+        record::{AppendAck, AppendInput},
+        s2s::{self, Compression},
+    },
+};
+
+/// Longest wait for the upstream's answer to a unary append, or for the head of a session.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Largest answer to a unary append that is read: acks and errors are small.
+const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
+impl Proxy {
+    /// `POST /v1/streams/{stream}/records`
+    pub(super) async fn append(
+        &self,
+        path: StreamPath,
+        request: Request<Incoming>,
+        caller: &Caller,
+        asked: &Asked,
+    ) -> Result<Response<Body>, Stop> {
+        if let Lookup::Found(Access::Plain(proof)) = self.registry.lookup(&path).await? {
+            keys::check_length(request.headers())?;
+            return self.forward(proof.into(), Some(&path.basin), request).await;
+        }
+        keys::check_length(request.headers())?;
+        match Media::content_type(request.headers()) {
+            Some(Media::S2s) => self.append_session(path, request, caller, asked).await,
+            Some(Media::Json | Media::Proto | Media::EventStream) | None => {
+                self.append_unary(path, request, caller, asked).await
+            }
+        }
+    }
+
+    async fn append_unary(
+        &self,
+        path: StreamPath,
+        request: Request<Incoming>,
+        caller: &Caller,
+        asked: &Asked,
+    ) -> Result<Response<Body>, Stop> {
+        let (parts, incoming) = request.into_parts();
+        let encoding = UnaryEncoding::of(&parts.headers)?;
+        let body = body::collect(&parts.headers, incoming)
+            .await
+            .map_err(|error| collect_error(error, encoding.bad_body()))?;
+        let input = encoding.decode(body.clone())?;
+        let access = self
+            .access(&path, Purpose::Append, &parts.headers, caller)
+            .await?;
+        let stream = match access {
+            Access::Sealed(stream) => stream,
+            // It took a look upstream to know that it is plain: the body is already in memory.
+            Access::Plain(proof) => {
+                return self
+                    .forward_read_body(proof.into(), &path, parts, body)
+                    .await;
+            }
+        };
+        let cipher = self.cipher(&stream, &parts.headers)?;
+        let sealed = input.seal(&cipher).map_err(Error::from)?;
+        let response = self
+            .send_sealed(&path, parts, Media::Proto, SealedBody::unary(&sealed))
+            .await?;
+        let (head, body) = response.into_parts();
+        let body = tokio::time::timeout(APPEND_TIMEOUT, collect(body, MAX_ANSWER_BYTES))
+            .await
+            .unwrap_or(Err(Error::Timeout))?;
+        if head.status != StatusCode::OK {
+            return Ok(asked.whole(Response::from_parts(head, body)));
+        }
+        let ack = proto::decode_append_ack(body)
+            .map_err(|_| Error::Garbage("an ack that does not decode"))?;
+        self.pin(stream, cipher).now().await;
+        Ok(asked.whole(encoding.ack(&ack)))
+    }
+
+    async fn append_session(
+        &self,
+        path: StreamPath,
+        request: Request<Incoming>,
+        caller: &Caller,
+        asked: &Asked,
+    ) -> Result<Response<Body>, Stop> {
+        let access = self
+            .access(&path, Purpose::Append, request.headers(), caller)
+            .await?;
+        let stream = match access {
+            Access::Sealed(stream) => stream,
+            Access::Plain(proof) => {
+                return self.forward(proof.into(), Some(&path.basin), request).await;
+            }
+        };
+        let cipher = self.cipher(&stream, request.headers())?;
+        let compression = Compression::from_accept_encoding(request.headers());
+        let (parts, incoming) = request.into_parts();
+        let (body, sender) = SealedBody::session();
+        let response = self.send_sealed(&path, parts, Media::S2s, body).await?;
+        if response.status() != StatusCode::OK {
+            return Ok(respond::relay(response));
+        }
+        let failure = Arc::new(OnceLock::new());
+        let uplink = seal_inputs(
+            Inputs::new(incoming),
+            sender,
+            cipher.clone(),
+            Arc::clone(&failure),
+        );
+        let session = Session {
+            acks: Acks::new(response.into_body()),
+            failure,
+            compression,
+            pin: self.pin(stream, cipher),
+            _uplink: AbortOnDrop(tokio::spawn(uplink)),
+        };
+        let frames = stream::unfold(Some(session), |session| async {
+            let mut session = session?;
+            let (frame, more) = session.next().await;
+            let frame = frame.transpose()?.map(Frame::data);
+            Some((frame, more.then_some(session)))
+        });
+        Ok(asked.session(Media::S2s, StreamBody::new(frames).boxed_unsync()))
+    }
+
+    /// Forwards an append to a plain stream whose body is already in memory.
+    async fn forward_read_body(
+        &self,
+        _proof: Untouched,
+        path: &StreamPath,
+        mut parts: request::Parts,
+        body: Bytes,
+    ) -> Result<Response<Body>, Stop> {
+        parts.headers.remove(header::CONTENT_ENCODING);
+        parts.headers.remove(header::CONTENT_LENGTH);
+        let request = Request::from_parts(parts, full(body));
+        let target = Target::Basin(&path.basin);
+        let response = self.upstream.send(target, request).await;
+        Ok(respond::relay(response.map_err(Error::from)?))
+    }
+
+    /// Sends a body of sealed records: the only way that records reach a sealed stream.
+    async fn send_sealed(
+        &self,
+        path: &StreamPath,
+        mut parts: request::Parts,
+        media: Media,
+        body: SealedBody,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let headers = &mut parts.headers;
+        for name in [
+            header::CONTENT_ENCODING,
+            header::CONTENT_LENGTH,
+            header::ACCEPT_ENCODING,
+        ] {
+            headers.remove(name);
+        }
+        headers.remove("s2-format");
+        let value = HeaderValue::from_static(media.as_str());
+        headers.insert(header::CONTENT_TYPE, value.clone());
+        headers.insert(header::ACCEPT, value);
+        parts.method = Method::POST;
+        let request = Request::from_parts(parts, body.into_body());
+        let sent = self.upstream.send(Target::Basin(&path.basin), request);
+        tokio::time::timeout(APPEND_TIMEOUT, sent)
+            .await
+            .map_err(|_| Error::Timeout)?
+            .map_err(Error::from)
+    }
+}
+
+/// How a client writes a unary append and wants its ack.
+struct UnaryEncoding {
+    request: Media,
+    format: Format,
+    response: Media,
+}
+
+impl UnaryEncoding {
+    fn of(headers: &HeaderMap) -> Result<Self, Error> {
+        let request = match Media::content_type(headers) {
+            Some(Media::Proto) => Media::Proto,
+            Some(Media::Json | Media::S2s | Media::EventStream) | None => Media::Json,
+        };
+        let response = match Media::accept(headers) {
+            Some(Media::Proto) => Media::Proto,
+            Some(Media::Json | Media::S2s | Media::EventStream) | None => Media::Json,
+        };
+        let format = match request {
+            Media::Json => format_of(headers)?,
+            Media::Proto | Media::S2s | Media::EventStream => Format::default(),
+        };
+        if request == Media::Json && Media::content_type(headers) != Some(Media::Json) {
+            return Err(Error::BadJson(
+                "Expected request with `Content-Type: application/json`".into(),
+            ));
+        }
+        Ok(Self {
+            request,
+            format,
+            response,
+        })
+    }
+
+    fn bad_body(&self) -> fn(String) -> Error {
+        match self.request {
+            Media::Proto => |text| Error::Decode(crate::wire::DecodeError::Proto(text)),
+            Media::Json | Media::S2s | Media::EventStream => Error::BadJson,
+        }
+    }
+
+    fn decode(&self, body: Bytes) -> Result<AppendInput, Error> {
+        Ok(match self.request {
+            Media::Proto => proto::decode_append_input(body)?,
+            Media::Json | Media::S2s | Media::EventStream => {
+                json::decode_append_input(&body, self.format)?
+            }
+        })
+    }
+
+    fn ack(&self, ack: &AppendAck) -> Response<Bytes> {
+        let body = match self.response {
+            Media::Proto => proto::encode_append_ack(ack),
+            Media::Json | Media::S2s | Media::EventStream => json::encode_append_ack(ack),
+        };
+        respond::typed(StatusCode::OK, self.response, body)
+    }
+}
+
+/// The format that `s2-format` asks for.
+pub(super) fn format_of(headers: &HeaderMap) -> Result<Format, Error> {
+    let Some(value) = headers.get("s2-format") else {
+        return Ok(Format::default());
+    };
+    let text = value.to_str().unwrap_or_default();
+    text.parse()
+        .map_err(|error| Error::BadHeader(format!("Invalid header `s2-format`: {error}")))
+}
+
+/// The client's half of a session: decodes, seals and sends until there is no more, or something is
+/// wrong. What is wrong is told after the acks of everything before it.
+async fn seal_inputs(
+    mut inputs: Inputs,
+    sender: SealedSender,
+    cipher: StreamCipher,
+    failure: Arc<OnceLock<Error>>,
+) {
+    let error = loop {
+        match inputs.next().await {
+            Ok(Some(input)) => match input.seal(&cipher) {
+                Ok(sealed) => {
+                    if sender.send(&sealed).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => break error.into(),
+            },
+            Ok(None) => return sender.finish().await,
+            Err(InputError::Decode(error)) => break Error::Decode(error),
+            // Dropping the sender resets the upstream's stream.
+            Err(InputError::Broken(_)) => return,
+        }
+    };
+    error.log("append session");
+    let _first = failure.set(error);
+    sender.finish().await;
+}
+
+/// The upstream's half of a session.
+struct Session {
+    acks: Acks,
+    failure: Arc<OnceLock<Error>>,
+    compression: Compression,
+    pin: Pin,
+    _uplink: AbortOnDrop,
+}
+
+impl Session {
+    /// The next frame for the client, and whether another may follow. An error breaks the response
+    /// off; it never ends it cleanly.
+    async fn next(&mut self) -> (Result<Option<Bytes>, BoxError>, bool) {
+        match self.acks.next().await {
+            Ok(Some(Answer::Ack {
+                ack,
+                reconnect_advised,
+            })) => {
+                self.pin.now().await;
+                let payload = proto::encode_append_ack(&ack);
+                let frame = s2s::encode_message(self.compression, &payload, reconnect_advised);
+                (frame.map(Some).map_err(Into::into), true)
+            }
+            Ok(Some(Answer::Terminal { status, body })) => {
+                (Ok(Some(s2s::encode_terminal(status, &body))), false)
+            }
+            Ok(None) => (Ok(self.failure.get().map(respond::terminal_frame)), false),
+            Err(error) => {
+                tracing::warn!(%error, "append session");
+                (Err(error.into()), false)
+            }
+        }
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,155 @@
+//! The proxy's own small requests to the upstream: probes, lists, creates, with bounded time and memory.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty, Full};
+use serde::de::DeserializeOwned;
+
+use super::Error;
+use crate::upstream::{self, Body, ResponseBody, Target, Upstream};
+
+/// Longest wait for a whole control answer. The S2 CLI waits as long.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Largest control answer kept in memory: 1000 list entries of 512-byte names, six-fold escaped, fit.
+const MAX_CONTROL_BYTES: usize = 8 * 1024 * 1024;
+
+/// Why a request ends before it has an answer of its own.
+#[derive(Debug)]
+pub enum Stop {
+    /// Something went wrong in the proxy.
+    Error(Error),
+    /// The upstream answered a preparatory request, and its answer is the client's answer.
+    Relay(Box<Response<Bytes>>),
+}
+
+impl<E: Into<Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+/// Makes calls upstream in the name of one client.
+#[derive(Clone)]
+pub struct Caller {
+    upstream: Upstream,
+    authorization: Option<HeaderValue>,
+}
+
+impl Caller {
+    /// Calls with the credentials in `headers`.
+    pub fn new(upstream: &Upstream, headers: &HeaderMap) -> Self {
+        let authorization = headers.get(header::AUTHORIZATION).cloned();
+        Self {
+            upstream: upstream.clone(),
+            authorization: authorization.map(|mut value| {
+                value.set_sensitive(true);
+                value
+            }),
+        }
+    }
+
+    /// `GET`s `path` and reads the whole answer.
+    ///
+    /// # Errors
+    /// [`Error`] when there is no whole answer in time.
+    pub async fn fetch(&self, target: Target<'_>, path: &str) -> Result<Response<Bytes>, Error> {
+        let request = self.request(Method::GET, path, empty())?;
+        self.exchange(target, request).await
+    }
+
+    /// `POST`s JSON to `path` and reads the whole answer.
+    ///
+    /// # Errors
+    /// [`Error`] when there is no whole answer in time.
+    pub async fn post(
+        &self,
+        target: Target<'_>,
+        path: &str,
+        json: Vec<u8>,
+    ) -> Result<Response<Bytes>, Error> {
+        let mut request = self.request(Method::POST, path, full(json.into()))?;
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(header::CONTENT_TYPE, json);
+        self.exchange(target, request).await
+    }
+
+    /// Sends `request` and reads the whole answer.
+    ///
+    /// # Errors
+    /// [`Error`] when there is no whole answer in time.
+    pub async fn exchange(
+        &self,
+        target: Target<'_>,
+        request: Request<Body>,
+    ) -> Result<Response<Bytes>, Error> {
+        let whole = async {
+            let response = self.upstream.send(target, request).await?;
+            let (parts, body) = response.into_parts();
+            let body = collect(body, MAX_CONTROL_BYTES).await?;
+            Ok(Response::from_parts(parts, body))
+        };
+        tokio::time::timeout(CONTROL_TIMEOUT, whole)
+            .await
+            .unwrap_or(Err(Error::Timeout))
+    }
+
+    fn request(&self, method: Method, path: &str, body: Body) -> Result<Request<Body>, Error> {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization.clone());
+        }
+        request
+            .body(body)
+            .map_err(|_| upstream::Error::Request("its path is not a URI").into())
+    }
+}
+
+/// Parses the JSON of a 200 or 201 answer; any other answer is the client's.
+///
+/// # Errors
+/// [`Stop::Relay`] with an answer of another status, [`Error::Garbage`] for other JSON.
+pub fn parse<T: DeserializeOwned>(answer: Response<Bytes>) -> Result<T, Stop> {
+    match answer.status() {
+        StatusCode::OK | StatusCode::CREATED => serde_json::from_slice(answer.body())
+            .map_err(|_| Error::Garbage("unexpected JSON").into()),
+        _ => Err(Stop::Relay(Box::new(answer))),
+    }
+}
+
+/// Whether an answer promises that the request had no effect: a client error, except for those that
+/// S2 lets mean anything.
+pub fn had_no_effect(status: StatusCode) -> bool {
+    status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT && status.as_u16() != 499
+}
+
+/// Reads a body of at most `limit` bytes.
+///
+/// # Errors
+/// [`Error::Garbage`] beyond the limit, [`Error::Lost`] when it breaks off.
+pub async fn collect(mut body: ResponseBody, limit: usize) -> Result<Bytes, Error> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            if whole.len() + data.len() > limit {
+                return Err(Error::Garbage("body too large"));
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(whole.freeze())
+}
+
+/// A body without bytes.
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body of these bytes.
+pub fn full(bytes: Bytes) -> Body {
+    Full::new(bytes)
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}

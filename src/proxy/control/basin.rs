@@ -1,0 +1,340 @@
+//! Basin calls: `stream_cipher` is taken out on the way up and put back on the way down.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::{Control, PROVISION_RESULT, REQUEST_TOKEN, object::Object, with_body};
+use crate::{
+    crypto::Cipher,
+    proxy::{
+        Error,
+        call::{Caller, Stop, had_no_effect},
+        registry::Registry,
+        route::BasinCall,
+    },
+    store::{BasinEntry, Revision},
+    stream::BasinName,
+    upstream::Target,
+};
+
+/// The field of a basin's configuration that this proxy owns.
+const FIELD: &str = "stream_cipher";
+
+/// Length of a request token that carries a cipher: S2 takes at most 36 bytes.
+const TOKEN_HEX: usize = 36;
+
+type Answered = Result<Response<Bytes>, Stop>;
+
+/// `POST /v1/basins`
+///
+/// # Errors
+/// Bad JSON, a declared basin, upstream or store failures.
+pub async fn create_basin(registry: &Registry, caller: &Caller, control: &Control) -> Answered {
+    let mut request = Object::of_client(control.required_json()?)?;
+    let asked = take_from_config(&mut request)?;
+    let Some(name) = request
+        .peek::<String>("basin")
+        .and_then(|name| name.parse().ok())
+    else {
+        // No basin can come of it: the upstream words the refusal.
+        return send(caller, control, Some(&request), None).await;
+    };
+    let _lock = registry.lock(&name).await;
+    let change = CipherChange::new(registry, &name, asked, WhenAbsent::Keep).await?;
+    let new = change.after;
+    let may_exist = new.is_some() && exists(caller, &name).await?;
+    let early = !may_exist && change.before != new && new.is_some();
+    let change = if early {
+        change.commit(registry).await?
+    } else {
+        change
+    };
+    let answer = send(caller, control, Some(&request), new).await;
+    let created = answer.as_ref().is_ok_and(|answer| {
+        answer.status().is_success()
+            && answer
+                .headers()
+                .get(PROVISION_RESULT)
+                .is_none_or(|result| result == "created")
+    });
+    match &answer {
+        Ok(_) if created && !early => {
+            if new.is_some() && change.before.is_none() {
+                // Deleted around this proxy between the look and the creation.
+                registry.baseline(&name, caller).await?;
+            }
+            change.commit(registry).await?;
+        }
+        Ok(answer) if early && !created && is_settled(answer.status()) => {
+            change.revert(registry).await?;
+        }
+        Ok(_) | Err(_) => {}
+    }
+    answer
+}
+
+/// `GET`, `PUT`, `PATCH` and `DELETE` of `/v1/basins/{basin}`
+///
+/// # Errors
+/// Bad JSON, a declared basin, upstream or store failures.
+pub async fn basin(
+    registry: &Registry,
+    caller: &Caller,
+    control: &Control,
+    call: BasinCall,
+    name: &BasinName,
+) -> Answered {
+    match call {
+        BasinCall::Configuration => {
+            let answer = send(caller, control, None, None).await?;
+            show(registry, name, answer).await
+        }
+        BasinCall::Ensure => ensure(registry, caller, control, name).await,
+        BasinCall::Reconfigure => reconfigure(registry, caller, control, name).await,
+        BasinCall::Delete => delete(registry, caller, control, name).await,
+    }
+}
+
+async fn ensure(
+    registry: &Registry,
+    caller: &Caller,
+    control: &Control,
+    name: &BasinName,
+) -> Answered {
+    let mut request = control
+        .json()?
+        .map(|json| Object::of_client(json))
+        .transpose()?;
+    let asked = match &mut request {
+        Some(request) => take_from_config(request)?,
+        None => None,
+    };
+    let _lock = registry.lock(name).await;
+    // Ensure replaces the whole configuration: a cipher left out is a cipher removed.
+    let change = CipherChange::new(registry, name, asked, WhenAbsent::Clear).await?;
+    let differs = change.before != change.after;
+    let mut answer = change
+        .around(
+            registry,
+            caller,
+            send(caller, control, request.as_ref(), None),
+        )
+        .await?;
+    let headers = answer.headers_mut();
+    if differs
+        && headers
+            .get(PROVISION_RESULT)
+            .is_some_and(|result| result == "noop")
+    {
+        headers.insert(PROVISION_RESULT, HeaderValue::from_static("updated"));
+    }
+    Ok(answer)
+}
+
+async fn reconfigure(
+    registry: &Registry,
+    caller: &Caller,
+    control: &Control,
+    name: &BasinName,
+) -> Answered {
+    let mut request = Object::of_client(control.required_json()?)?;
+    let asked = request.take::<Option<Cipher>>(FIELD)?;
+    let _lock = registry.lock(name).await;
+    let change = CipherChange::new(registry, name, asked, WhenAbsent::Keep).await?;
+    let answer = change
+        .around(
+            registry,
+            caller,
+            send(caller, control, Some(&request), None),
+        )
+        .await?;
+    show(registry, name, answer).await
+}
+
+/// Every stream of the basin dies with it. What is recorded of the basin stays until it is made
+/// again, so that nothing turns plain while it is going.
+async fn delete(
+    registry: &Registry,
+    caller: &Caller,
+    control: &Control,
+    name: &BasinName,
+) -> Answered {
+    let _lock = registry.lock(name).await;
+    let doomed = registry.begin_basin_deletion(name).await?;
+    let answer = send(caller, control, None, None).await?;
+    if had_no_effect(answer.status()) && answer.status() != StatusCode::NOT_FOUND {
+        registry.revert_basin_deletion(doomed).await?;
+    }
+    Ok(answer)
+}
+
+/// What a request without `stream_cipher` means.
+enum WhenAbsent {
+    Keep,
+    Clear,
+}
+
+/// A basin's cipher before and after a call.
+struct CipherChange<'a> {
+    name: &'a BasinName,
+    revision: Revision,
+    recorded: Option<BasinEntry>,
+    before: Option<Cipher>,
+    after: Option<Cipher>,
+}
+
+impl<'a> CipherChange<'a> {
+    /// Works out what the call asks for. The caller holds the basin's lock.
+    async fn new(
+        registry: &Registry,
+        name: &'a BasinName,
+        asked: Option<Option<Cipher>>,
+        absent: WhenAbsent,
+    ) -> Result<Self, Error> {
+        let found = registry.basin_entry(name).await?;
+        let recorded = found.entry.as_deref().cloned();
+        let before = recorded.as_ref().and_then(|entry| entry.stream_cipher);
+        let after = match (registry.declared(name), asked) {
+            (Some(declared), None) => declared,
+            (Some(declared), Some(asked)) if asked == declared => declared,
+            (Some(_), Some(_)) => return Err(Error::Declared(name.to_string())),
+            (None, Some(asked)) => asked,
+            (None, None) => match absent {
+                WhenAbsent::Keep => before,
+                WhenAbsent::Clear => None,
+            },
+        };
+        Ok(Self {
+            name,
+            revision: found.revision,
+            recorded,
+            before,
+            after,
+        })
+    }
+
+    /// Makes a call upstream and the change of cipher with it, in the order that is safe: a first
+    /// cipher is in force before the upstream hears of the call, a cipher goes only after it.
+    async fn around(
+        self,
+        registry: &Registry,
+        caller: &Caller,
+        call: impl Future<Output = Answered>,
+    ) -> Answered {
+        let early = self.before.is_none() && self.after.is_some();
+        let change = if early {
+            registry.baseline(self.name, caller).await?;
+            self.commit(registry).await?
+        } else {
+            self
+        };
+        let answer = call.await?;
+        if !early && answer.status().is_success() {
+            change.commit(registry).await?;
+        } else if early && !answer.status().is_success() && is_settled(answer.status()) {
+            change.revert(registry).await?;
+        }
+        Ok(answer)
+    }
+
+    async fn commit(self, registry: &Registry) -> Result<Self, Error> {
+        let entry = BasinEntry {
+            stream_cipher: self.after,
+            declared: matches!(registry.declared(self.name), Some(Some(_))),
+        };
+        let nothing_to_record = self.recorded.is_none() && self.after.is_none();
+        if self.recorded.as_ref() == Some(&entry) || nothing_to_record {
+            return Ok(self);
+        }
+        registry
+            .record_basin(self.name, self.revision, Some(entry))
+            .await?;
+        let revision = registry.basin_entry(self.name).await?.revision;
+        Ok(Self { revision, ..self })
+    }
+
+    async fn revert(self, registry: &Registry) -> Result<(), Error> {
+        let found = registry.basin_entry(self.name).await?;
+        if found.entry.as_deref() == self.recorded.as_ref() {
+            return Ok(());
+        }
+        registry
+            .record_basin(self.name, found.revision, self.recorded)
+            .await
+    }
+}
+
+/// Whether the answer settles that the call changed nothing.
+fn is_settled(status: StatusCode) -> bool {
+    status.is_success() || had_no_effect(status)
+}
+
+async fn exists(caller: &Caller, name: &BasinName) -> Result<bool, Stop> {
+    let answer = caller
+        .fetch(Target::Account, &format!("/v1/basins/{name}"))
+        .await?;
+    match answer.status() {
+        StatusCode::OK => Ok(true),
+        StatusCode::NOT_FOUND => Ok(false),
+        _ => Err(Stop::Relay(Box::new(answer))),
+    }
+}
+
+/// Takes the cipher out of `config`; `Some(None)` is an explicit `null`.
+fn take_from_config(request: &mut Object) -> Result<Option<Option<Cipher>>, Error> {
+    let Some(Some(mut config)) = request.take::<Option<Object>>("config")? else {
+        return Ok(None);
+    };
+    let cipher = config.take(FIELD)?;
+    request.set("config", &config)?;
+    Ok(cipher)
+}
+
+/// Sends the request with a rewritten body, and a request token that tells ciphers apart: S2 takes
+/// the same token with another cipher for another request.
+async fn send(
+    caller: &Caller,
+    control: &Control,
+    body: Option<&Object>,
+    cipher: Option<Cipher>,
+) -> Answered {
+    let body = body.map(Object::to_json).transpose()?.map(Bytes::from);
+    let mut request = control.to_upstream(body);
+    if let Some(cipher) = cipher
+        && let Some(token) = request.headers().get(REQUEST_TOKEN)
+        && token.len() <= TOKEN_HEX
+    {
+        let mut hasher = blake3::Hasher::new_derive_key("streamseal/v1/request-token");
+        hasher.update(token.as_bytes()).update(&[0]);
+        hasher.update(cipher.as_str().as_bytes());
+        let folded = hasher.finalize().to_hex();
+        let folded = folded.as_str().get(..TOKEN_HEX).unwrap_or_default();
+        let folded = HeaderValue::from_str(folded)
+            .map_err(|_| Error::BadHeader("Invalid header `s2-request-token`".into()))?;
+        request.headers_mut().insert(REQUEST_TOKEN, folded);
+    }
+    Ok(caller.exchange(Target::Account, request).await?)
+}
+
+/// Puts the basin's cipher into an answer that holds its configuration.
+async fn show(registry: &Registry, name: &BasinName, answer: Response<Bytes>) -> Answered {
+    if answer.status() != StatusCode::OK {
+        return Ok(answer);
+    }
+    let recorded = registry.basin_entry(name).await?.entry;
+    let cipher = match (registry.declared(name), recorded) {
+        (Some(declared), _) => declared,
+        (None, Some(entry)) => entry.stream_cipher,
+        (None, None) => None,
+    };
+    let mut config = Object::of_upstream(answer.body())?;
+    let native = config.peek::<Option<Cipher>>(FIELD).flatten();
+    if cipher.is_none() && native.is_some() {
+        // The upstream encrypts by itself. Say so rather than hide it.
+        return Ok(answer);
+    }
+    config.set(FIELD, &cipher)?;
+    let mut answer = with_body(answer, config.to_json()?);
+    answer.headers_mut().remove(header::ETAG);
+    Ok(answer)
+}

@@ -1,0 +1,99 @@
+//! Basin and stream calls: the ciphers that clients set and see are the proxy's own; none goes upstream.
+
+mod basin;
+mod object;
+mod stream;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method, Request, Response, Uri, header};
+
+pub use basin::{basin, create_basin};
+pub use stream::{create_stream, delete_stream, ensure_stream, list_streams};
+
+use super::{
+    Error,
+    call::{Stop, empty, full},
+};
+use crate::{body::CollectError, upstream::Body, wire::media::Media};
+
+/// Tells what a create or ensure did: `created`, `updated` or `noop`.
+pub const PROVISION_RESULT: HeaderName = HeaderName::from_static("s2-provision-result");
+
+/// Makes a create idempotent.
+const REQUEST_TOKEN: HeaderName = HeaderName::from_static("s2-request-token");
+
+/// A control request with its body in memory.
+#[derive(Debug)]
+pub struct Control {
+    /// `GET`, `POST`, …
+    pub method: Method,
+    /// Path and query as the client sent them.
+    pub uri: Uri,
+    /// The client's headers.
+    pub headers: HeaderMap,
+    /// The body, decompressed.
+    pub body: Bytes,
+}
+
+impl Control {
+    /// The JSON body; `None` when S2 takes the request for one without.
+    fn json(&self) -> Result<Option<&Bytes>, Error> {
+        match self.headers.contains_key(header::CONTENT_TYPE) {
+            false => Ok(None),
+            true if Media::content_type(&self.headers) != Some(Media::Json) => Err(no_json()),
+            true => Ok((!self.body.is_empty()).then_some(&self.body)),
+        }
+    }
+
+    /// The JSON body of a call that S2 does not take without one.
+    fn required_json(&self) -> Result<&Bytes, Error> {
+        if Media::content_type(&self.headers) != Some(Media::Json) {
+            return Err(no_json());
+        }
+        Ok(&self.body)
+    }
+
+    /// The same request with another body, for the upstream.
+    fn to_upstream(&self, body: Option<Bytes>) -> Request<Body> {
+        let mut request = Request::new(body.map_or_else(empty, full));
+        // HEAD becomes GET: its head must tell the length of a body that is rewritten here.
+        *request.method_mut() = match self.method {
+            Method::HEAD => Method::GET,
+            ref method => method.clone(),
+        };
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        for name in [
+            header::CONTENT_ENCODING,
+            header::CONTENT_LENGTH,
+            header::ACCEPT_ENCODING,
+        ] {
+            request.headers_mut().remove(name);
+        }
+        request
+    }
+}
+
+/// Gives a rewritten body to an answer.
+fn with_body(answer: Response<Bytes>, body: Vec<u8>) -> Response<Bytes> {
+    let mut answer = answer.map(|_| body.into());
+    answer.headers_mut().remove(header::CONTENT_LENGTH);
+    answer
+}
+
+/// What a body that could not be read means to a JSON call.
+pub fn collect_error(error: CollectError, bad: impl FnOnce(String) -> Error) -> Stop {
+    match error {
+        CollectError::Encoding(_) => Stop::Relay(Box::new(super::respond::bare(
+            http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            header::ACCEPT_ENCODING,
+            crate::wire::compression::SUPPORTED_ENCODINGS,
+        ))),
+        CollectError::Body(_) => bad(error.to_string()).into(),
+        CollectError::Broken(error) => bad(error.to_string()).into(),
+    }
+}
+
+fn no_json() -> Error {
+    Error::BadJson("Expected request with `Content-Type: application/json`".into())
+}

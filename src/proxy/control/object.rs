@@ -1,0 +1,142 @@
+//! A JSON object of which a few fields are taken, set or left alone, and all others survive verbatim.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeOwned, Error as _, MapAccess, Visitor},
+    ser::SerializeMap as _,
+};
+use serde_json::value::RawValue;
+
+use crate::proxy::Error;
+
+/// Fields in their order, with their values unparsed.
+#[derive(Debug, Default)]
+pub(super) struct Object(Vec<(String, Box<RawValue>)>);
+
+impl Object {
+    /// Parses a client's body.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] when it is no object, or has a field twice.
+    pub(super) fn of_client(json: &[u8]) -> Result<Self, Error> {
+        serde_json::from_slice(json).map_err(bad_json)
+    }
+
+    /// Parses an upstream's answer.
+    ///
+    /// # Errors
+    /// [`Error::Garbage`] when it is no object, or has a field twice.
+    pub(super) fn of_upstream(json: &[u8]) -> Result<Self, Error> {
+        serde_json::from_slice(json).map_err(|_| Error::Garbage("unexpected JSON"))
+    }
+
+    /// Takes a field out; `None` when it is absent.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] when its value is of another type.
+    pub(super) fn take<T: DeserializeOwned>(&mut self, field: &str) -> Result<Option<T>, Error> {
+        let Some(at) = self.0.iter().position(|(name, _)| name == field) else {
+            return Ok(None);
+        };
+        let (_, value) = self.0.remove(at);
+        serde_json::from_str(value.get())
+            .map(Some)
+            .map_err(bad_json)
+    }
+
+    /// Reads a field and leaves it; `None` when it is absent or of another type.
+    pub(super) fn peek<T: DeserializeOwned>(&self, field: &str) -> Option<T> {
+        let (_, value) = self.0.iter().find(|(name, _)| name == field)?;
+        serde_json::from_str(value.get()).ok()
+    }
+
+    /// Sets a field where it stands, or at the end.
+    pub(super) fn set<T: Serialize>(&mut self, field: &str, value: &T) -> Result<(), Error> {
+        let value = serde_json::value::to_raw_value(value)
+            .map_err(|_| Error::Garbage("JSON that cannot be written"))?;
+        match self.0.iter_mut().find(|(name, _)| name == field) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((field.to_owned(), value)),
+        }
+        Ok(())
+    }
+
+    /// The object as JSON.
+    pub(super) fn to_json(&self) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(self).map_err(|_| Error::Garbage("JSON that cannot be written"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut fields: Vec<(String, Box<RawValue>)> = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    if fields.iter().any(|(known, _)| *known == name) {
+                        return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
+                    }
+                    fields.push((name, value));
+                }
+                Ok(Object(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn bad_json(error: serde_json::Error) -> Error {
+    Error::BadJson(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_fields_survive_verbatim_and_in_order() {
+        let json =
+            br#"{"z":1.50,"config":{"stream_cipher":"aegis-256"},"new":[1, {"a":null}],"n":1e400}"#;
+        let mut object = Object::of_client(json).unwrap();
+        let config: Option<Object> = object.take("config").unwrap();
+        assert!(config.is_some());
+        object.set("n", &7).unwrap();
+        assert_eq!(
+            String::from_utf8(object.to_json().unwrap()).unwrap(),
+            r#"{"z":1.50,"new":[1, {"a":null}],"n":7}"#
+        );
+    }
+
+    #[test]
+    fn a_field_twice_is_refused() {
+        let json = br#"{"stream_cipher":null,"stream_cipher":"aegis-256"}"#;
+        let error = Object::of_client(json).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("duplicate field `stream_cipher`")
+        );
+    }
+}

@@ -1,0 +1,149 @@
+//! Stream calls: every stream shows the cipher that the config store has for it.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::{Control, object::Object, with_body};
+use crate::{
+    crypto::Cipher,
+    proxy::{
+        Error,
+        call::{Caller, Stop, had_no_effect},
+        registry::Registry,
+    },
+    stream::{BasinName, StreamPath},
+    upstream::Target,
+};
+
+/// The field of a stream's description that this proxy owns.
+const FIELD: &str = "cipher";
+
+type Answered = Result<Response<Bytes>, Stop>;
+
+/// `POST /v1/streams`
+///
+/// # Errors
+/// Bad JSON, upstream or store failures.
+pub async fn create_stream(
+    registry: &Registry,
+    caller: &Caller,
+    control: &Control,
+    basin: &BasinName,
+) -> Answered {
+    let request = Object::of_client(control.required_json()?)?;
+    let Some(stream) = request
+        .peek::<String>("stream")
+        .and_then(|name| name.parse().ok())
+    else {
+        // No stream can come of it: the upstream words the refusal.
+        return send(caller, control, basin).await;
+    };
+    let path = StreamPath {
+        basin: basin.clone(),
+        stream,
+    };
+    provision(registry, caller, control, &path).await
+}
+
+/// `PUT /v1/streams/{stream}`
+///
+/// # Errors
+/// Upstream or store failures.
+pub async fn ensure_stream(
+    registry: &Registry,
+    caller: &Caller,
+    control: &Control,
+    path: &StreamPath,
+) -> Answered {
+    control.json()?;
+    provision(registry, caller, control, path).await
+}
+
+/// `DELETE /v1/streams/{stream}`
+///
+/// # Errors
+/// Upstream or store failures.
+pub async fn delete_stream(
+    registry: &Registry,
+    caller: &Caller,
+    control: &Control,
+    path: &StreamPath,
+) -> Answered {
+    let _lock = registry.lock(&path.basin).await;
+    let doomed = registry.begin_deletion(path).await?;
+    let answer = send(caller, control, &path.basin).await?;
+    if had_no_effect(answer.status()) && answer.status() != StatusCode::NOT_FOUND {
+        registry.revert_deletion(path, doomed).await?;
+    }
+    Ok(answer)
+}
+
+/// `GET /v1/streams`
+///
+/// # Errors
+/// Upstream or store failures.
+pub async fn list_streams(
+    registry: &Registry,
+    caller: &Caller,
+    control: &Control,
+    basin: &BasinName,
+) -> Answered {
+    let answer = send(caller, control, basin).await?;
+    if answer.status() != StatusCode::OK {
+        return Ok(answer);
+    }
+    let mut list = Object::of_upstream(answer.body())?;
+    let streams: Option<Vec<Object>> = list.peek("streams");
+    let mut streams = streams.ok_or(Error::Garbage("a list without streams"))?;
+    for stream in &mut streams {
+        let name = stream
+            .peek::<String>("name")
+            .and_then(|name| name.parse().ok());
+        let path = StreamPath {
+            basin: basin.clone(),
+            stream: name.ok_or(Error::Garbage("a list with an invalid stream name"))?,
+        };
+        show(stream, registry.shown_cipher(&path).await?)?;
+    }
+    list.set("streams", &streams)?;
+    Ok(with_body(answer, list.to_json()?))
+}
+
+async fn provision(
+    registry: &Registry,
+    caller: &Caller,
+    control: &Control,
+    path: &StreamPath,
+) -> Answered {
+    let _lock = registry.lock(&path.basin).await;
+    let creation = registry.begin(path, caller).await?;
+    let answer = send(caller, control, &path.basin).await?;
+    let cipher = registry.finish(creation, &answer).await?;
+    if !matches!(answer.status(), StatusCode::OK | StatusCode::CREATED) {
+        return Ok(answer);
+    }
+    let mut stream = Object::of_upstream(answer.body())?;
+    show(&mut stream, cipher)?;
+    Ok(with_body(answer, stream.to_json()?))
+}
+
+/// Shows the recorded cipher. Of a stream without a record the upstream's word stays: none, or a
+/// cipher of its own.
+fn show(stream: &mut Object, recorded: Option<Option<Cipher>>) -> Result<(), Error> {
+    match recorded {
+        Some(cipher) => stream.set(FIELD, &cipher),
+        None if stream.peek::<serde_json::Value>(FIELD).is_none() => {
+            stream.set(FIELD, &None::<Cipher>)
+        }
+        None => Ok(()),
+    }
+}
+
+async fn send(caller: &Caller, control: &Control, basin: &BasinName) -> Answered {
+    let body = (!control.body.is_empty()).then(|| control.body.clone());
+    let mut request = control.to_upstream(body);
+    request
+        .headers_mut()
+        .insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    Ok(caller.exchange(Target::Basin(basin), request).await?)
+}

@@ -1,0 +1,256 @@
+//! What can go wrong with a request, and the S2 error code it becomes: clients decide retries from it.
+
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::{
+    crypto::{Cipher, OpenError},
+    keys, store,
+    stream::StreamPath,
+    upstream,
+    wire::{DecodeError, record::SealError},
+};
+
+/// Why a request failed in the proxy. The upstream's own errors are not here: they pass untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No usable key.
+    #[error(transparent)]
+    Key(#[from] keys::Error),
+    /// A stored record did not open. The cause is for the log: to the client every cause is the same.
+    #[error("record decryption failed")]
+    Open(#[from] OpenError),
+    /// The key is well-formed, but not the one the stream was written with.
+    #[error("encryption key is not the one this stream was written with")]
+    WrongKey,
+    /// The client's body does not decode.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The batch does not fit upstream once sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// A header has a bad value; the text names it.
+    #[error("{0}")]
+    BadHeader(String),
+    /// The path names no valid basin or stream.
+    #[error("{0}")]
+    BadPath(String),
+    /// The query string is not acceptable.
+    #[error("{0}")]
+    BadQuery(String),
+    /// A parameter or body value breaks a rule.
+    #[error("{0}")]
+    Invalid(String),
+    /// A control body is not the expected JSON.
+    #[error("{0}")]
+    BadJson(String),
+    /// The config store could not answer. Nothing was sent upstream.
+    #[error("config store unavailable")]
+    Store(#[from] store::Error),
+    /// Nothing, or nothing that had an effect, was sent upstream.
+    #[error("upstream unreachable")]
+    Unreachable(#[source] upstream::Error),
+    /// Sent, but the exchange broke off; it may have taken effect.
+    #[error("lost the connection to the upstream; the request may have taken effect")]
+    Lost(#[source] upstream::Error),
+    /// The upstream broke off in the middle of an answer to a read.
+    #[error("lost the connection to the upstream in the middle of an answer")]
+    Broken,
+    /// Sent, but no answer came in time; it may have taken effect.
+    #[error("upstream did not answer in time; the request may have taken effect")]
+    Timeout,
+    /// The upstream answered with something that is not S2's protocol.
+    #[error("unusable answer from upstream: {0}")]
+    Garbage(&'static str),
+    /// A stream that was made around this proxy in a basin that has a cipher.
+    #[error(
+        "stream `{0}` was not created through this proxy, and its basin encrypts new streams: refusing to \
+         treat it as plain (see `store.unknown_streams`)"
+    )]
+    UnknownStream(StreamPath),
+    /// The API tried to change what the configuration file declares.
+    #[error(
+        "the cipher of basin `{0}` is declared in the proxy's configuration and cannot be changed here"
+    )]
+    Declared(String),
+    /// The configuration declares another cipher than the stream has.
+    #[error("stream `{path}` is recorded with cipher {}, but the configuration declares {}",
+        name(*recorded), name(*declared))]
+    RuleConflict {
+        /// The stream.
+        path: StreamPath,
+        /// What the stream has.
+        recorded: Option<Cipher>,
+        /// What the rule says.
+        declared: Option<Cipher>,
+    },
+    /// The stream's cipher allows no further record under its key.
+    #[error("max assignable sequence number is {limit}; attempted {attempted}")]
+    Exhausted {
+        /// The last sequence number that a data record may take.
+        limit: u64,
+        /// The one this batch would reach.
+        attempted: u64,
+    },
+}
+
+impl From<upstream::Error> for Error {
+    fn from(error: upstream::Error) -> Self {
+        match error {
+            upstream::Error::Connect { .. }
+            | upstream::Error::Target { .. }
+            | upstream::Error::Request(_) => Self::Unreachable(error),
+            upstream::Error::Lost { .. } => Self::Lost(error),
+        }
+    }
+}
+
+/// S2's error codes that the proxy itself gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// A frame of a session does not decode.
+    BadFrame,
+    /// A header has a bad value.
+    BadHeader,
+    /// A JSON body does not decode.
+    BadJson,
+    /// The path names nothing valid.
+    BadPath,
+    /// A protobuf body does not decode.
+    BadProto,
+    /// The query string is not acceptable.
+    BadQuery,
+    /// A record did not open, or the key is another one.
+    DecryptionFailed,
+    /// A value breaks a rule.
+    Invalid,
+    /// Not allowed by configuration.
+    PermissionDenied,
+    /// Retryable, nothing happened.
+    HotServer,
+    /// May have taken effect.
+    UpstreamTimeout,
+    /// May have taken effect.
+    Other,
+}
+
+impl Code {
+    /// The HTTP status S2 pairs with the code. SDKs trust a code only together with its status.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::BadFrame
+            | Self::BadHeader
+            | Self::BadJson
+            | Self::BadPath
+            | Self::BadProto
+            | Self::BadQuery
+            | Self::DecryptionFailed => StatusCode::BAD_REQUEST,
+            Self::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::PermissionDenied => StatusCode::FORBIDDEN,
+            Self::HotServer => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Other => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl Error {
+    /// The code that tells the client what to do.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Key(_)
+            | Self::Seal(_)
+            | Self::Invalid(_)
+            | Self::RuleConflict { .. }
+            | Self::Exhausted { .. }
+            | Self::Decode(DecodeError::Invalid(_)) => Code::Invalid,
+            Self::Open(_) | Self::WrongKey => Code::DecryptionFailed,
+            Self::Decode(DecodeError::Json(_)) | Self::BadJson(_) => Code::BadJson,
+            Self::Decode(DecodeError::Proto(_)) => Code::BadProto,
+            Self::Decode(DecodeError::Frame(_)) => Code::BadFrame,
+            Self::BadHeader(_) => Code::BadHeader,
+            Self::BadPath(_) => Code::BadPath,
+            Self::BadQuery(_) => Code::BadQuery,
+            Self::Store(_) | Self::Unreachable(_) => Code::HotServer,
+            Self::Lost(_) | Self::Broken | Self::Garbage(_) => Code::Other,
+            Self::Timeout => Code::UpstreamTimeout,
+            Self::UnknownStream(_) | Self::Declared(_) => Code::PermissionDenied,
+        }
+    }
+
+    /// The error as S2 writes it in JSON: in an HTTP body, an SSE `error` event, a terminal frame.
+    pub fn to_json(&self) -> String {
+        #[derive(Serialize)]
+        struct Info {
+            code: Code,
+            message: String,
+        }
+        let info = Info {
+            code: self.code(),
+            message: self.to_string(),
+        };
+        serde_json::to_string(&info).unwrap_or_default()
+    }
+
+    /// Writes it to the log, once, with its causes and at a level that says whose fault it is.
+    pub fn log(&self, what: &str) {
+        let mut causes = String::new();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            causes = format!("{causes}: {cause}");
+            next = cause.source();
+        }
+        let code = self.code();
+        match code {
+            Code::HotServer | Code::UpstreamTimeout | Code::Other => {
+                tracing::warn!(what, ?code, "{self}{causes}");
+            }
+            Code::BadFrame
+            | Code::BadHeader
+            | Code::BadJson
+            | Code::BadPath
+            | Code::BadProto
+            | Code::BadQuery
+            | Code::DecryptionFailed
+            | Code::Invalid
+            | Code::PermissionDenied => tracing::info!(what, ?code, "{self}{causes}"),
+        }
+    }
+}
+
+fn name(cipher: Option<Cipher>) -> &'static str {
+    cipher.map_or("none", Cipher::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_spelled_and_paired_as_in_s2() {
+        for (error, json, status) in [
+            (Error::WrongKey, r#"{"code":"decryption_failed","#, 400),
+            (Error::Timeout, r#"{"code":"upstream_timeout","#, 504),
+            (
+                Error::Store(store::Error::Closed),
+                r#"{"code":"hot_server","#,
+                502,
+            ),
+            (Error::Garbage("x"), r#"{"code":"other","#, 500),
+            (
+                Error::Key(keys::Error::Missing(Cipher::Aegis256)),
+                r#"{"code":"invalid","message":"missing encryption key for stream cipher 'aegis-256'"#,
+                422,
+            ),
+            (
+                Error::Decode(DecodeError::Frame("empty frame payload".into())),
+                r#"{"code":"bad_frame","message":"empty frame payload"}"#,
+                400,
+            ),
+        ] {
+            assert!(error.to_json().starts_with(json), "{}", error.to_json());
+            assert_eq!(error.code().status().as_u16(), status);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What happens to a request, top to bottom: [`Proxy::handle`] is the whole path on one screen.
+
+mod append;
+mod call;
+pub mod control;
+mod error;
+mod forward;
+mod query;
+mod read;
+mod registry;
+mod respond;
+mod route;
+pub mod rules;
+
+use std::sync::Arc;
+
+use http::{Request, Response, header};
+use hyper::body::Incoming;
+
+pub use error::{Code, Error};
+
+use self::{
+    call::{Caller, Stop},
+    control::Control,
+    registry::{Access, Lookup, Purpose, Registry, SealedStream},
+    respond::Asked,
+    route::Route,
+    rules::Rules,
+};
+use crate::{
+    body,
+    crypto::StreamCipher,
+    keys,
+    server::{Handler, Peer},
+    store::{Store, UnknownStreams},
+    stream::StreamPath,
+    upstream::{Body, Upstream},
+};
+
+/// The header with a stream's configuration, for when a request creates it.
+const STREAM_CONFIG: &str = "s2-stream-config";
+
+/// The proxy: answers every request of every client.
+pub struct Proxy {
+    registry: Arc<Registry>,
+    rules: Arc<Rules>,
+    key_check: keys::Check,
+    upstream: Upstream,
+    basin_domain: String,
+}
+
+/// What a proxy is made of.
+pub struct Parts {
+    /// The config store.
+    pub store: Arc<dyn Store>,
+    /// The rules of the configuration file.
+    pub rules: Rules,
+    /// What to do with streams made around this proxy.
+    pub unknown_streams: UnknownStreams,
+    /// What to do with a key that is not the stream's.
+    pub key_check: keys::Check,
+    /// Where requests go.
+    pub upstream: Upstream,
+    /// Host suffix that follows a basin's name; empty for none.
+    pub basin_domain: String,
+}
+
+impl Proxy {
+    /// A proxy of these parts.
+    pub fn new(parts: Parts) -> Self {
+        let rules = Arc::new(parts.rules);
+        Self {
+            registry: Arc::new(Registry::new(
+                parts.store,
+                Arc::clone(&rules),
+                parts.unknown_streams,
+            )),
+            rules,
+            key_check: parts.key_check,
+            upstream: parts.upstream,
+            basin_domain: parts.basin_domain,
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        asked: &Asked,
+    ) -> Result<Response<Body>, Stop> {
+        let (method, uri) = (request.method(), request.uri());
+        let route = Route::of(method, uri, request.headers(), &self.basin_domain)?;
+        let caller = Caller::new(&self.upstream, request.headers());
+        let registry = &self.registry;
+        let answer = match route {
+            Route::Append(path) => return self.append(path, request, &caller, asked).await,
+            Route::Read(path) => return self.read(path, request, &caller, asked).await,
+            Route::Tail(path) => return self.tail(path, request, &caller).await,
+            Route::Forward(proof, basin) => {
+                return self.forward(proof.into(), basin.as_ref(), request).await;
+            }
+            Route::CreateBasin => {
+                control::create_basin(registry, &caller, &whole(request).await?).await
+            }
+            Route::Basin(call, name) => {
+                control::basin(registry, &caller, &whole(request).await?, call, &name).await
+            }
+            Route::ListStreams(basin) => {
+                control::list_streams(registry, &caller, &whole(request).await?, &basin).await
+            }
+            Route::CreateStream(basin) => {
+                control::create_stream(registry, &caller, &whole(request).await?, &basin).await
+            }
+            Route::EnsureStream(path) => {
+                control::ensure_stream(registry, &caller, &whole(request).await?, &path).await
+            }
+            Route::DeleteStream(path) => {
+                control::delete_stream(registry, &caller, &whole(request).await?, &path).await
+            }
+            Route::WrongMethod(allowed) => Ok(respond::bare(
+                http::StatusCode::METHOD_NOT_ALLOWED,
+                header::ALLOW,
+                allowed,
+            )),
+            Route::NotFound => Ok(respond::not_found()),
+        };
+        answer.map(|answer| asked.whole(answer))
+    }
+
+    /// How to treat a stream's records. What the store alone cannot tell is settled upstream, which
+    /// may create the stream: so the request is checked before.
+    async fn access(
+        &self,
+        path: &StreamPath,
+        purpose: Purpose,
+        headers: &http::HeaderMap,
+        caller: &Caller,
+    ) -> Result<Access, Stop> {
+        match self.registry.lookup(path).await? {
+            Lookup::Found(access) => Ok(access),
+            Lookup::Unsettled => {
+                let config = headers.get(STREAM_CONFIG).map(|config| config.to_str());
+                let config = config.transpose().map_err(|_| {
+                    Error::BadHeader(format!("Invalid header `{STREAM_CONFIG}`: not text"))
+                })?;
+                self.registry.settle(path, purpose, config, caller).await
+            }
+        }
+    }
+
+    /// The cipher of a sealed stream with the key that this request carries or maps to.
+    ///
+    /// # Errors
+    /// No key, no usable key, or one that is not the stream's.
+    fn cipher(
+        &self,
+        stream: &SealedStream,
+        headers: &http::HeaderMap,
+    ) -> Result<StreamCipher, Error> {
+        let has_header = headers.contains_key(keys::KEY_HEADER);
+        let rule = self.rules.stream(&stream.path);
+        let id = stream.path.id();
+        let cipher = match rule.and_then(|rule| rule.key(has_header)) {
+            Some(key) => StreamCipher::new(stream.cipher, key, id),
+            None => {
+                let key = keys::from_header(headers, stream.cipher)?;
+                StreamCipher::new(stream.cipher, &key, id)
+            }
+        };
+        let known = stream.key_check();
+        match (self.key_check, known) {
+            (keys::Check::Enforce, Some(known)) if known != cipher.key_check() => {
+                Err(Error::WrongKey)
+            }
+            (keys::Check::Enforce | keys::Check::Off, _) => Ok(cipher),
+        }
+    }
+
+    /// What remembers the stream's key, once a record under it is known to be stored.
+    fn pin(&self, stream: SealedStream, cipher: StreamCipher) -> Pin {
+        let wanted = self.key_check == keys::Check::Enforce && stream.key_check().is_none();
+        Pin(wanted.then(|| (Arc::clone(&self.registry), stream, cipher)))
+    }
+}
+
+/// Remembers which key a stream is written with: one durable write in a stream's life.
+struct Pin(Option<(Arc<Registry>, SealedStream, StreamCipher)>);
+
+impl Pin {
+    /// Records the key check now, if it is not recorded yet. A store that cannot write it costs the
+    /// check, not the request: its records are stored already.
+    async fn now(&mut self) {
+        if let Some((registry, stream, cipher)) = self.0.take()
+            && let Err(error) = registry.pin(&stream, cipher.key_check()).await
+        {
+            error.log("key check not recorded");
+        }
+    }
+}
+
+impl Handler for Proxy {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let asked = Asked::of(&request);
+        // Names and methods only: headers and query strings may hold secrets.
+        let what = format!("{} {}", request.method(), request.uri().path());
+        tracing::debug!(%what, peer = %peer.address, "request");
+        match self.answer(request, &asked).await {
+            Ok(response) => response,
+            Err(stop) => {
+                if let Stop::Error(error) = &stop {
+                    error.log(&what);
+                }
+                asked.stopped(stop)
+            }
+        }
+    }
+}
+
+/// A control request with its body in memory.
+async fn whole(request: Request<Incoming>) -> Result<Control, Stop> {
+    let (parts, body) = request.into_parts();
+    let body = body::collect(&parts.headers, body)
+        .await
+        .map_err(|error| control::collect_error(error, Error::BadJson))?;
+    Ok(Control {
+        method: parts.method,
+        uri: parts.uri,
+        headers: parts.headers,
+        body,
+    })
+}

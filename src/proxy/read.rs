@@ -1,0 +1,362 @@
+//! Reads: plain streams pass through; sealed ones are always read as an S2S session upstream, opened,
+//! cut to plain sizes, and written in the encoding that the client asked for.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Incoming;
+
+use super::{
+    Error, Pin, Proxy,
+    append::format_of,
+    call::{Caller, Stop, empty},
+    query::ReadQuery,
+    registry::{Access, Lookup, Purpose},
+    respond::{self, Asked},
+};
+use crate::{
+    body::{Opened, ReadError, Reader},
+    keys,
+    stream::StreamPath,
+    upstream::{Body, BoxError, ResponseBody, Target},
+    wire::{
+        json::{self, Format},
+        media::Media,
+        proto,
+        record::{ReadBatch, Record},
+        s2s::{self, Compression},
+        sse::{self, LastEventId},
+    },
+};
+
+/// Longest wait for the head of a session, and for what a unary read collects beyond its own `wait`.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Proxy {
+    /// `GET /v1/streams/{stream}/records`
+    pub(super) async fn read(
+        &self,
+        path: StreamPath,
+        request: Request<Incoming>,
+        caller: &Caller,
+        asked: &Asked,
+    ) -> Result<Response<Body>, Stop> {
+        let lookup = self.registry.lookup(&path).await?;
+        keys::check_length(request.headers())?;
+        if let Lookup::Found(Access::Plain(proof)) = lookup {
+            return self.forward(proof.into(), Some(&path.basin), request).await;
+        }
+        let (head, _body) = request.into_parts();
+        let wanted = Wanted::of(&head.headers)?;
+        let query = wanted.bound(ReadQuery::parse(head.uri.query())?)?;
+        let access = self
+            .access(&path, Purpose::Read, &head.headers, caller)
+            .await?;
+        let stream = match access {
+            Access::Sealed(stream) => stream,
+            Access::Plain(proof) => {
+                let request = Request::from_parts(head, empty());
+                return self.forward_read(proof.into(), &path, request).await;
+            }
+        };
+        let cipher = self.cipher(&stream, &head.headers)?;
+        let response = self.open_session(&path, head, &query).await?;
+        if response.status() != StatusCode::OK {
+            return Ok(respond::relay(response));
+        }
+        if Media::content_type(response.headers()) != Some(Media::S2s) {
+            return Err(Error::Garbage("a read session of another type").into());
+        }
+        let delivery = Delivery {
+            reader: Reader::new(response.into_body(), cipher.clone(), query.limit()),
+            pin: self.pin(stream, cipher),
+        };
+        match wanted {
+            Wanted::Unary { media, format } => unary(delivery, query.wait(), media, format)
+                .await
+                .map(|answer| asked.whole(answer)),
+            Wanted::Events { format, last } => {
+                let body = events(delivery, format, last);
+                Ok(asked.session(Media::EventStream, body))
+            }
+            Wanted::Frames(compression) => {
+                Ok(asked.session(Media::S2s, frames(delivery, compression)))
+            }
+        }
+    }
+
+    /// Opens the upstream's read session.
+    async fn open_session(
+        &self,
+        path: &StreamPath,
+        mut head: request::Parts,
+        query: &ReadQuery,
+    ) -> Result<Response<ResponseBody>, Error> {
+        for name in [
+            "accept-encoding",
+            "content-encoding",
+            "content-length",
+            "last-event-id",
+            "s2-format",
+        ] {
+            head.headers.remove(name);
+        }
+        let s2s = HeaderValue::from_static(s2s::CONTENT_TYPE);
+        head.headers.insert(header::CONTENT_TYPE, s2s.clone());
+        head.headers.insert(header::ACCEPT, s2s);
+        head.method = Method::GET;
+        let uri = format!("{}?{}", head.uri.path(), query.to_upstream());
+        head.uri = uri
+            .parse()
+            .map_err(|_| Error::BadPath("Invalid URL: not a URI".into()))?;
+        let request = Request::from_parts(head, empty());
+        let sent = self.upstream.send(Target::Basin(&path.basin), request);
+        tokio::time::timeout(READ_TIMEOUT, sent)
+            .await
+            .map_err(|_| Error::Timeout)?
+            .map_err(Error::from)
+    }
+}
+
+/// In which encoding the client wants its records.
+enum Wanted {
+    Unary {
+        media: Media,
+        format: Format,
+    },
+    Events {
+        format: Format,
+        last: Option<LastEventId>,
+    },
+    Frames(Compression),
+}
+
+impl Wanted {
+    fn of(headers: &HeaderMap) -> Result<Self, Error> {
+        if Media::content_type(headers) == Some(Media::S2s) {
+            return Ok(Self::Frames(Compression::from_accept_encoding(headers)));
+        }
+        let format = format_of(headers)?;
+        Ok(match Media::accept(headers) {
+            Some(Media::EventStream) => Self::Events {
+                format,
+                last: last_event_id(headers)?,
+            },
+            Some(Media::Proto) => Self::Unary {
+                media: Media::Proto,
+                format,
+            },
+            Some(Media::Json | Media::S2s) | None => Self::Unary {
+                media: Media::Json,
+                format,
+            },
+        })
+    }
+
+    fn bound(&self, query: ReadQuery) -> Result<ReadQuery, Error> {
+        let query = match self {
+            Self::Unary { .. } => query.unary(),
+            Self::Events {
+                last: Some(last), ..
+            } => query.resumed(last),
+            Self::Events { last: None, .. } | Self::Frames(_) => query,
+        };
+        query.check()?;
+        Ok(query)
+    }
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<LastEventId>, Error> {
+    let Some(value) = headers.get("last-event-id") else {
+        return Ok(None);
+    };
+    let id = value.to_str().unwrap_or_default().parse();
+    id.map(Some)
+        .map_err(|error| Error::BadHeader(format!("Invalid header `last-event-id`: {error}")))
+}
+
+/// Opened records on their way to the client.
+struct Delivery {
+    reader: Reader,
+    pin: Pin,
+}
+
+impl Delivery {
+    /// What comes next. The first data record that opens proves that the key is the stream's.
+    async fn next(&mut self) -> Result<Option<Opened>, ReadError> {
+        let opened = self.reader.next().await?;
+        if let Some(Opened::Batch { batch, .. }) = &opened {
+            let mut records = batch.records.iter();
+            if records.any(|record| matches!(record.record, Record::Data(_))) {
+                self.pin.now().await;
+            }
+        }
+        Ok(opened)
+    }
+}
+
+/// Collects one answer: S2 returns what is there, or waits for the first batch that comes.
+async fn unary(
+    mut delivery: Delivery,
+    wait: u32,
+    media: Media,
+    format: Format,
+) -> Result<Response<Bytes>, Stop> {
+    let mut whole = ReadBatch {
+        records: Vec::new(),
+        tail: None,
+    };
+    let collecting = async {
+        let mut waiting = false;
+        while let Some(opened) = delivery.next().await.map_err(Error::from)? {
+            let batch = match opened {
+                Opened::Batch { batch, .. } => batch,
+                Opened::Terminal { status, body } => return Err(terminal(status, body)),
+            };
+            let is_heartbeat = batch.records.is_empty();
+            if is_heartbeat && !whole.records.is_empty() {
+                break;
+            }
+            if !is_heartbeat {
+                whole.records.extend(batch.records);
+                whole.tail = batch.tail;
+                if waiting {
+                    break;
+                }
+            }
+            waiting |= is_heartbeat;
+        }
+        Ok(())
+    };
+    let deadline = READ_TIMEOUT + Duration::from_secs(wait.into());
+    tokio::time::timeout(deadline, collecting)
+        .await
+        .map_err(|_| Error::Timeout)??;
+    let body = match media {
+        Media::Proto => proto::encode_read_batch(&whole),
+        Media::Json | Media::S2s | Media::EventStream => json::encode_read_batch(&whole, format),
+    };
+    Ok(respond::typed(StatusCode::OK, media, body))
+}
+
+/// The session as server-sent events.
+fn events(delivery: Delivery, format: Format, last: Option<LastEventId>) -> Body {
+    let mut id = last.unwrap_or(LastEventId {
+        seq_num: 0,
+        count: 0,
+        bytes: 0,
+    });
+    chunks(delivery, move |step| match step {
+        Step::Batch(batch, _) => match batch.records.last() {
+            Some(record) => {
+                id.seq_num = record.seq_num;
+                id.count = id.count.saturating_add(batch.records.len());
+                let sizes = batch
+                    .records
+                    .iter()
+                    .map(|record| record.record.metered_size());
+                id.bytes = id.bytes.saturating_add(sizes.sum());
+                Some(sse::batch(&batch, format, &id))
+            }
+            None => batch.tail.map(|tail| sse::ping(tail, now_ms())),
+        },
+        Step::Terminal(_, json) => Some(sse::error(&json)),
+        Step::Failed(error) => Some(sse::error(&error.to_json())),
+        Step::End => Some(sse::done()),
+    })
+}
+
+/// The session as S2S frames.
+fn frames(delivery: Delivery, compression: Compression) -> Body {
+    chunks(delivery, move |step| match step {
+        Step::Batch(batch, reconnect_advised) => {
+            let payload = proto::encode_read_batch(&batch);
+            match s2s::encode_message(compression, &payload, reconnect_advised) {
+                Ok(frame) => Some(frame),
+                Err(_) => Some(respond::terminal_frame(&Error::Garbage(
+                    "a batch too large",
+                ))),
+            }
+        }
+        Step::Terminal(status, json) => Some(s2s::encode_terminal(status, &json)),
+        Step::Failed(error) => Some(respond::terminal_frame(&error)),
+        Step::End => None,
+    })
+}
+
+/// One thing to write to the client.
+enum Step {
+    Batch(ReadBatch, bool),
+    /// The upstream's own error; nothing follows.
+    Terminal(u16, String),
+    /// The proxy's error; nothing follows.
+    Failed(Error),
+    /// The clean end.
+    End,
+}
+
+/// A body that writes each step as it comes. When the upstream breaks off, so does the body: an
+/// abort never becomes a clean end.
+fn chunks(delivery: Delivery, write: impl FnMut(Step) -> Option<Bytes> + Send + 'static) -> Body {
+    let states = stream::unfold(Some((delivery, write)), |state| async {
+        let (mut delivery, mut write) = state?;
+        loop {
+            let (step, more) = match delivery.next().await {
+                Ok(Some(Opened::Batch {
+                    batch,
+                    reconnect_advised,
+                })) => (Step::Batch(batch, reconnect_advised), true),
+                Ok(Some(Opened::Terminal { status, body })) => {
+                    (Step::Terminal(status, body), false)
+                }
+                Ok(None) => (Step::End, false),
+                Err(ReadError::Broken(error)) => {
+                    tracing::warn!(%error, "read session");
+                    return Some((Err(error), None));
+                }
+                Err(error @ (ReadError::Open(_) | ReadError::Decode(_))) => {
+                    let error = Error::from(error);
+                    error.log("read session");
+                    (Step::Failed(error), false)
+                }
+            };
+            match write(step) {
+                Some(chunk) => {
+                    let next = more.then_some((delivery, write));
+                    return Some((Ok::<_, BoxError>(Frame::data(chunk)), next));
+                }
+                None if more => {}
+                None => return None,
+            }
+        }
+    });
+    StreamBody::new(states).boxed_unsync()
+}
+
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Open(error) => Self::Open(error),
+            ReadError::Decode(_) => Self::Garbage("a batch that does not decode"),
+            ReadError::Broken(_) => Self::Broken,
+        }
+    }
+}
+
+/// A terminal frame as the answer to a unary read.
+fn terminal(status: u16, json: String) -> Stop {
+    match StatusCode::from_u16(status) {
+        Ok(status) => Stop::Relay(Box::new(respond::json(status, json.into()))),
+        Err(_) => Error::Garbage("a terminal frame with a bad status").into(),
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}

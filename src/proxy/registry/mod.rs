@@ -1,0 +1,323 @@
+//! Which cipher does this stream have? The answer, and the work it takes where it is not yet known.
+//!
+//! The precedence is: a rule of the configuration file, then the stream's entry in the config store,
+//! then its basin. In a basin with a cipher nothing that the upstream says can make a stream plain.
+
+mod baseline;
+mod create;
+mod delete;
+mod probe;
+mod settle;
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use quick_cache::sync::Cache;
+use tokio::sync::{Mutex, MutexGuard};
+
+pub use create::{NewStream, Planned};
+
+use super::{
+    Error,
+    call::{Caller, Stop},
+    rules::Rules,
+};
+use crate::{
+    crypto::Cipher,
+    store::{
+        BasinEntry, Change, Incarnation, Revision, Store, StreamEntry, StreamState, UnknownStreams,
+        Versioned,
+    },
+    stream::{BasinName, StreamPath},
+};
+
+/// How long a plain stream of a basin with a cipher is taken for the same one before its
+/// `created_at` is looked at again.
+const VERIFY_EVERY: Duration = Duration::from_secs(10);
+
+/// Plain streams whose last look is remembered.
+const VERIFIED_STREAMS: usize = 100_000;
+
+/// Locks that creations and changes of ciphers take, by hash of the basin.
+const LOCKS: usize = 1024;
+
+/// How often one request may find that its stream changed under it before it gives up.
+const MAX_ROUNDS: usize = 8;
+
+/// Proof that the config store, not the upstream, says that a stream is plain: what allows its
+/// records to be forwarded as they are.
+#[derive(Debug)]
+pub struct PlainStream(());
+
+/// A stream whose records are sealed.
+#[derive(Debug, Clone)]
+pub struct SealedStream {
+    /// Its names.
+    pub path: StreamPath,
+    /// Its cipher.
+    pub cipher: Cipher,
+    /// Its entry at the time of the look-up.
+    entry: Versioned<Arc<StreamEntry>>,
+}
+
+/// How the records of a stream are to be treated.
+#[derive(Debug)]
+pub enum Access {
+    /// Forward them untouched.
+    Plain(PlainStream),
+    /// Seal and open them.
+    Sealed(SealedStream),
+}
+
+/// What a look-up without any call upstream can tell.
+#[derive(Debug)]
+pub enum Lookup {
+    /// How to treat the records.
+    Found(Access),
+    /// It takes [`Registry::settle`] to know.
+    Unsettled,
+}
+
+/// Which auto-create setting of the basin a request goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// `create_stream_on_append`
+    Append,
+    /// `create_stream_on_read`
+    Read,
+}
+
+/// The ciphers of basins and streams.
+pub struct Registry {
+    store: Arc<dyn Store>,
+    rules: Arc<Rules>,
+    unknown: UnknownStreams,
+    locks: Box<[Mutex<()>]>,
+    hasher: RandomState,
+    verified: Cache<StreamPath, Instant>,
+}
+
+impl Registry {
+    /// A registry over `store`, ruled by `rules`.
+    pub fn new(store: Arc<dyn Store>, rules: Arc<Rules>, unknown: UnknownStreams) -> Self {
+        Self {
+            store,
+            rules,
+            unknown,
+            locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
+            hasher: RandomState::new(),
+            verified: Cache::new(VERIFIED_STREAMS),
+        }
+    }
+
+    /// Looks a stream up in rules and store. A cached look-up costs no I/O.
+    ///
+    /// # Errors
+    /// The store cannot answer, or a rule contradicts it.
+    pub async fn lookup(&self, path: &StreamPath) -> Result<Lookup, Error> {
+        let found = self.store.stream(path).await?;
+        let life = match found.entry.as_deref().map(|entry| &entry.state) {
+            Some(StreamState::Live(life)) => Some(life.clone()),
+            Some(StreamState::Creating { .. } | StreamState::Deleting(_)) => {
+                return Ok(Lookup::Unsettled);
+            }
+            None => None,
+        };
+        if let Some(rule) = self.rules.stream(path) {
+            return match life {
+                Some(life) if life.cipher == rule.cipher => {
+                    Ok(Lookup::Found(access(path, life.cipher, found)))
+                }
+                Some(life) => Err(Error::RuleConflict {
+                    path: path.clone(),
+                    recorded: life.cipher,
+                    declared: rule.cipher,
+                }),
+                None => Ok(Lookup::Unsettled),
+            };
+        }
+        match life {
+            Some(Incarnation {
+                cipher: Some(cipher),
+                ..
+            }) => Ok(Lookup::Found(access(path, Some(cipher), found))),
+            plain => match self.basin(&path.basin).await? {
+                Basin::Plain => Ok(Lookup::Found(Access::Plain(PlainStream(())))),
+                Basin::Sealing(_) if plain.is_some() && self.is_verified(path) => {
+                    Ok(Lookup::Found(Access::Plain(PlainStream(()))))
+                }
+                Basin::Sealing(_) | Basin::Unadopted(_) => Ok(Lookup::Unsettled),
+            },
+        }
+    }
+
+    /// The cipher a stream shows in lists and answers; `None` when nothing is recorded of it.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn shown_cipher(&self, path: &StreamPath) -> Result<Option<Option<Cipher>>, Error> {
+        let found = self.store.stream(path).await?;
+        Ok(match found.entry {
+            Some(entry) => Some(entry.state.cipher()),
+            None => self.rules.stream(path).map(|rule| rule.cipher),
+        })
+    }
+
+    /// Makes sure that nobody else creates, deletes or re-ciphers anything in `basin` meanwhile.
+    pub async fn lock(&self, basin: &BasinName) -> MutexGuard<'_, ()> {
+        let slot = self.hasher.hash_one(basin) as usize % self.locks.len();
+        #[expect(clippy::indexing_slicing, reason = "slot is taken modulo the length")]
+        self.locks[slot].lock().await
+    }
+
+    /// What is recorded of a basin.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn basin_entry(&self, name: &BasinName) -> Result<Versioned<Arc<BasinEntry>>, Error> {
+        Ok(self.store.basin(name).await?)
+    }
+
+    /// What the configuration file declares for a basin.
+    pub fn declared(&self, name: &BasinName) -> Option<Option<Cipher>> {
+        self.rules.basin(name)
+    }
+
+    /// Records `entry` for a basin and returns its new revision.
+    ///
+    /// # Errors
+    /// The store cannot write, or somebody else wrote first.
+    pub async fn record_basin(
+        &self,
+        name: &BasinName,
+        expected: Revision,
+        entry: Option<BasinEntry>,
+    ) -> Result<(), Error> {
+        let change = Change::Basin {
+            name: name.clone(),
+            expected,
+            entry,
+        };
+        Ok(self.store.commit(vec![change]).await?)
+    }
+
+    /// Remembers the key check of a stream after a record under it is known to be stored.
+    /// That somebody else was first, or that the stream is another one by now, is no error.
+    ///
+    /// # Errors
+    /// The store cannot write.
+    pub async fn pin(
+        &self,
+        stream: &SealedStream,
+        check: crate::crypto::KeyCheck,
+    ) -> Result<(), Error> {
+        let found = self.store.stream(&stream.path).await?;
+        let Some(entry) = found.entry.filter(|entry| entry.key_check.is_none()) else {
+            return Ok(());
+        };
+        let same_life = stream
+            .entry
+            .entry
+            .as_ref()
+            .is_some_and(|then| then.state == entry.state);
+        if !same_life {
+            return Ok(());
+        }
+        let entry = StreamEntry {
+            key_check: Some(check),
+            ..(*entry).clone()
+        };
+        match self.record(&stream.path, found.revision, Some(entry)).await {
+            Err(Error::Store(crate::store::Error::Conflict(_))) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How new streams of a basin are made.
+    async fn basin(&self, name: &BasinName) -> Result<Basin, Error> {
+        let found = self.store.basin(name).await?;
+        let recorded = found.entry.as_deref();
+        Ok(match self.rules.basin(name) {
+            Some(None) => Basin::Plain,
+            Some(Some(declared)) => match recorded {
+                Some(entry) if entry.declared && entry.stream_cipher == Some(declared) => {
+                    Basin::Sealing(declared)
+                }
+                _ => Basin::Unadopted(declared),
+            },
+            None => match recorded.and_then(|entry| entry.stream_cipher) {
+                Some(cipher) => Basin::Sealing(cipher),
+                None => Basin::Plain,
+            },
+        })
+    }
+
+    fn is_verified(&self, path: &StreamPath) -> bool {
+        self.verified
+            .get(path)
+            .is_some_and(|at| at.elapsed() < VERIFY_EVERY)
+    }
+
+    async fn record(
+        &self,
+        path: &StreamPath,
+        expected: Revision,
+        entry: Option<StreamEntry>,
+    ) -> Result<(), Error> {
+        let change = Change::Stream {
+            path: path.clone(),
+            expected,
+            entry,
+        };
+        Ok(self.store.commit(vec![change]).await?)
+    }
+}
+
+impl SealedStream {
+    /// The commitment to the stream's key, if one is recorded.
+    pub fn key_check(&self) -> Option<crate::crypto::KeyCheck> {
+        self.entry.entry.as_ref().and_then(|entry| entry.key_check)
+    }
+}
+
+/// How new streams of a basin are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Basin {
+    /// Plain.
+    Plain,
+    /// Sealed with this cipher.
+    Sealing(Cipher),
+    /// Declared in the file, but its existing streams have not been listed yet.
+    Unadopted(Cipher),
+}
+
+impl Basin {
+    fn cipher(self) -> Option<Cipher> {
+        match self {
+            Self::Plain => None,
+            Self::Sealing(cipher) | Self::Unadopted(cipher) => Some(cipher),
+        }
+    }
+}
+
+fn access(path: &StreamPath, cipher: Option<Cipher>, entry: Versioned<Arc<StreamEntry>>) -> Access {
+    match cipher {
+        None => Access::Plain(PlainStream(())),
+        Some(cipher) => Access::Sealed(SealedStream {
+            path: path.clone(),
+            cipher,
+            entry,
+        }),
+    }
+}
+
+/// A caller and the stream it asks about.
+struct Asked<'a> {
+    path: &'a StreamPath,
+    caller: &'a Caller,
+}
+
+type Outcome<T> = Result<T, Stop>;

@@ -1,0 +1,154 @@
+//! Responses to clients: relayed, rebuilt, or the proxy's own; compression, CORS and `HEAD` in one place.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+
+use super::{
+    Error,
+    call::{Stop, empty, full},
+};
+use crate::{
+    upstream::{Body, ResponseBody},
+    wire::{
+        compression::{self, MIN_COMPRESS_BYTES, ResponseEncoding, compress},
+        media::Media,
+        s2s, sse,
+    },
+};
+
+/// What of a request its response depends on.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// `HEAD` gets the head that `GET` would get.
+    head_only: bool,
+    encoding: Option<ResponseEncoding>,
+    origin: Option<HeaderValue>,
+}
+
+impl Asked {
+    /// Takes from the request what the response needs.
+    pub fn of<B>(request: &Request<B>) -> Self {
+        Self {
+            head_only: *request.method() == Method::HEAD,
+            encoding: ResponseEncoding::negotiate(request.headers()),
+            origin: request.headers().get(header::ORIGIN).cloned(),
+        }
+    }
+
+    /// A whole answer, compressed as the client asks.
+    pub fn whole(&self, response: Response<Bytes>) -> Response<Body> {
+        let (mut parts, mut body) = response.into_parts();
+        if body.len() >= MIN_COMPRESS_BYTES && !parts.headers.contains_key(header::CONTENT_ENCODING)
+        {
+            let vary = HeaderValue::from_static(compression::VARY);
+            parts.headers.append(header::VARY, vary);
+            match self.encoding {
+                Some(encoding) => body = compressed(encoding, body, &mut parts.headers),
+                None => parts.status = StatusCode::NOT_ACCEPTABLE,
+            }
+        }
+        parts.headers.remove(header::CONTENT_LENGTH);
+        parts
+            .headers
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let body = if self.head_only { empty() } else { full(body) };
+        self.allow_origin(Response::from_parts(parts, body))
+    }
+
+    /// A session: server-sent events or S2S frames, never compressed as a whole.
+    pub fn session(&self, media: Media, body: Body) -> Response<Body> {
+        let mut response = Response::new(if self.head_only { empty() } else { body });
+        let headers = response.headers_mut();
+        for (name, value) in [
+            (header::CONTENT_TYPE, media.as_str()),
+            (header::CACHE_CONTROL, sse::CACHE_CONTROL),
+            (HeaderName::from_static("x-accel-buffering"), "no"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        self.allow_origin(response)
+    }
+
+    /// The answer for a request that stopped early.
+    pub fn stopped(&self, stop: Stop) -> Response<Body> {
+        match stop {
+            Stop::Error(error) => {
+                let status = error.code().status();
+                self.whole(json(status, error.to_json().into()))
+            }
+            Stop::Relay(answer) => self.whole(*answer),
+        }
+    }
+
+    /// Browsers hide an answer without these from the page that asked. The upstream's own stay.
+    fn allow_origin(&self, mut response: Response<Body>) -> Response<Body> {
+        let headers = response.headers_mut();
+        if let Some(origin) = &self.origin
+            && !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+        {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            let yes = HeaderValue::from_static("true");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+            headers.append(header::VARY, HeaderValue::from_static("origin"));
+        }
+        response
+    }
+}
+
+/// The upstream's answer as it is.
+pub fn relay(response: Response<ResponseBody>) -> Response<Body> {
+    response.map(|body| body.map_err(Into::into).boxed_unsync())
+}
+
+/// A JSON answer of the proxy's own.
+pub fn json(status: StatusCode, body: Bytes) -> Response<Bytes> {
+    typed(status, Media::Json, body)
+}
+
+/// An answer of the proxy's own in one of S2's formats.
+pub fn typed(status: StatusCode, media: Media, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let value = HeaderValue::from_static(media.as_str());
+    response.headers_mut().insert(header::CONTENT_TYPE, value);
+    response
+}
+
+/// An answer without a body.
+pub fn bare(status: StatusCode, name: HeaderName, value: &'static str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(name, HeaderValue::from_static(value));
+    response
+}
+
+/// 404 without a body, as S2's router answers a path it does not have.
+pub fn not_found() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
+/// An error as the last frame of an S2S session.
+pub fn terminal_frame(error: &Error) -> Bytes {
+    s2s::encode_terminal(error.code().status().as_u16(), &error.to_json())
+}
+
+fn compressed(encoding: ResponseEncoding, body: Bytes, headers: &mut HeaderMap) -> Bytes {
+    let Some(name) = encoding.content_encoding() else {
+        return body;
+    };
+    match compress(encoding, &body) {
+        Ok(smaller) => {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
+            smaller.into()
+        }
+        Err(error) => {
+            tracing::warn!(%error, "response not compressed");
+            body
+        }
+    }
+}

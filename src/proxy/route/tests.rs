@@ -1,0 +1,182 @@
+//! Routing is a function of method, path, host and header: a table of what becomes what.
+
+use http::{HeaderMap, HeaderValue, Method, Uri};
+
+use super::*;
+
+fn route_at(method: &str, uri: &str, basins: &[&str], domain: &str) -> Result<Route, Error> {
+    let mut headers = HeaderMap::new();
+    for basin in basins {
+        headers.append(BASIN_HEADER, HeaderValue::from_str(basin).unwrap());
+    }
+    let method = Method::from_bytes(method.as_bytes()).unwrap();
+    Route::of(&method, &uri.parse::<Uri>().unwrap(), &headers, domain)
+}
+
+fn route(method: &str, uri: &str) -> Result<Route, Error> {
+    route_at(method, uri, &["test-basin"], "")
+}
+
+fn path(stream: &str) -> StreamPath {
+    StreamPath {
+        basin: "test-basin".parse().unwrap(),
+        stream: stream.parse().unwrap(),
+    }
+}
+
+#[test]
+fn s2_calls_are_told_apart() {
+    let basin = || "test-basin".parse::<BasinName>().unwrap();
+    for (method, uri, want) in [
+        ("POST", "/v1/basins", Route::CreateBasin),
+        (
+            "PUT",
+            "/v1/basins/test-basin",
+            Route::Basin(BasinCall::Ensure, basin()),
+        ),
+        (
+            "PATCH",
+            "/v1/basins/test-basin?x=1",
+            Route::Basin(BasinCall::Reconfigure, basin()),
+        ),
+        ("GET", "/v1/streams?prefix=a", Route::ListStreams(basin())),
+        ("POST", "/v1/streams", Route::CreateStream(basin())),
+        ("PUT", "/v1/streams/a", Route::EnsureStream(path("a"))),
+        (
+            "DELETE",
+            "/v1/streams/a%2Fb",
+            Route::DeleteStream(path("a/b")),
+        ),
+        ("GET", "/v1/streams/a/records", Route::Read(path("a"))),
+        ("HEAD", "/v1/streams/a/records", Route::Read(path("a"))),
+        (
+            "POST",
+            "/v1/streams/%731/records",
+            Route::Append(path("s1")),
+        ),
+        (
+            "POST",
+            "/v1/streams/a+b/records",
+            Route::Append(path("a+b")),
+        ),
+        (
+            "POST",
+            "/v1/streams/a%252Fb/records",
+            Route::Append(path("a%2Fb")),
+        ),
+        ("GET", "/v1/streams/a/records/tail", Route::Tail(path("a"))),
+        (
+            "GET",
+            "/v1/streams/a",
+            Route::Forward(NotRecords(()), Some(basin())),
+        ),
+        ("GET", "/v1/basins", Route::Forward(NotRecords(()), None)),
+        ("GET", "/health", Route::Forward(NotRecords(()), None)),
+        (
+            "GET",
+            "/v1/access-tokens",
+            Route::Forward(NotRecords(()), None),
+        ),
+        (
+            "DELETE",
+            "/v1/streams/a/records",
+            Route::WrongMethod("GET,HEAD,POST"),
+        ),
+        ("PUT", "/v1/streams", Route::WrongMethod("GET,HEAD,POST")),
+    ] {
+        assert_eq!(route(method, uri).unwrap(), want, "{method} {uri}");
+    }
+}
+
+#[test]
+fn paths_that_another_router_might_take_for_records_are_not_found() {
+    for uri in [
+        "/v1/streams/a/%72ecords",
+        "/v1/stre%61ms/a/records",
+        "/v1/streams/a/records/",
+        "/v1//streams/a/records",
+        "//v1/streams/a/records",
+        "/v1/streams/a//records",
+        "/v1/x/../streams/a/records",
+        "/v1/./streams/a/records",
+        "/x/%2e%2e/v1/streams/a/records",
+        "/v1%2Fstreams%2Fa%2Frecords",
+        "/v1/stre%2561ms/a/records",
+        "/V1/Streams/a/records",
+        "/v1;x=1/streams/a/records",
+        "/v1\\streams\\a\\records",
+        "/v1/streams/a/records/extra",
+        "/v1/streams/",
+        "/v1/basins/",
+        "/v1/streams/./records",
+        "/v1/streams/../records",
+        "/v1/streams/%zz/records",
+        "/v1/streams/%4/records",
+        "/v1/other/%zz",
+    ] {
+        if let Ok(uri) = uri.parse::<Uri>() {
+            let got = Route::of(&Method::POST, &uri, &HeaderMap::new(), "");
+            assert_eq!(got.unwrap(), Route::NotFound, "{uri}");
+        }
+    }
+}
+
+#[test]
+fn bad_names_are_bad_paths() {
+    for uri in [
+        "/v1/streams/%FF/records",
+        "/v1/streams/%2e%2E/records",
+        "/v1/streams/a%00b/records",
+        "/v1/basins/Short",
+    ] {
+        assert!(matches!(route("GET", uri), Err(Error::BadPath(_))), "{uri}");
+    }
+}
+
+#[test]
+fn basin_from_header_or_host() {
+    let uri = "http://other-basin.b.test:8443/v1/streams/a/records";
+    let got = route_at("GET", uri, &[], "b.test").unwrap();
+    assert!(matches!(got, Route::Read(path) if path.basin.as_str() == "other-basin"));
+    for (basins, domain, bad) in [
+        (["test-basin"].as_slice(), "b.test", true),
+        (&["other-basin"], "b.test", false),
+        (&["test-basin"], "", false),
+        (&["test-basin"], "elsewhere.test", false),
+        (&[], "elsewhere.test", true),
+        (&["short"], "", true),
+        (&["test-basin", "other-basin"], "", false),
+    ] {
+        let got = route_at("GET", uri, basins, domain);
+        assert_eq!(
+            matches!(got, Err(Error::BadHeader(_))),
+            bad,
+            "{basins:?} {domain}"
+        );
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert("host", HeaderValue::from_static("Other-basin.B.test:8443"));
+    let got = Route::of(
+        &Method::GET,
+        &"/v1/streams".parse().unwrap(),
+        &headers,
+        "b.test",
+    );
+    assert!(
+        matches!(got, Err(Error::BadHeader(_))),
+        "upper case is no basin name"
+    );
+}
+
+#[test]
+fn a_key_in_the_query_string_is_refused_everywhere() {
+    for uri in [
+        "/v1/streams/a/records?s2-encryption-key=AAAA",
+        "/health?x=1&S2-Encryption-Key=AAAA",
+        "/v1/basins?%73%32-encryption-key=AAAA",
+    ] {
+        let error = route("GET", uri).unwrap_err();
+        assert!(matches!(error, Error::BadQuery(_)));
+        assert!(!error.to_string().contains("AAAA"));
+    }
+}

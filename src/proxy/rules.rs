@@ -1,0 +1,282 @@
+//! The `[[basins]]` and `[[streams]]` rules of the configuration file, compiled for look-up.
+
+use globset::{GlobBuilder, GlobMatcher};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    crypto::{Cipher, Key},
+    file::OptionalFile,
+    keys::FileKey,
+    stream::{BasinName, StreamPath},
+};
+
+/// One `[[basins]]` table: declares the cipher of new streams in the basins it matches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BasinRule {
+    /// Glob over the basin name.
+    pub r#match: String,
+    /// Cipher of new streams; left out, new streams are plain. Either way the API cannot change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_cipher: Option<Cipher>,
+}
+
+/// One `[[streams]]` table: declares the cipher and the key source of the streams it matches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamRule {
+    /// Glob over `basin/stream`. `*` stays within one path segment, `**` crosses them.
+    pub r#match: String,
+    /// The cipher, or `none`.
+    pub cipher: RuleCipher,
+    /// Where the key comes from.
+    #[serde(default)]
+    pub key: KeySource,
+    /// For `key = "file"`: the file that holds 32 bytes in base64.
+    #[serde(default, skip_serializing_if = "not_set")]
+    pub key_file: OptionalFile,
+    /// For `key = "file"`: whether a client's own header wins over the file.
+    #[serde(default)]
+    pub header_overrides: bool,
+}
+
+/// A cipher as a stream rule writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RuleCipher {
+    /// AEGIS-256.
+    #[serde(rename = "aegis-256")]
+    Aegis256,
+    /// AES-256-GCM.
+    #[serde(rename = "aes-256-gcm")]
+    Aes256Gcm,
+    /// The stream stays plain.
+    #[serde(rename = "none")]
+    None,
+}
+
+impl RuleCipher {
+    fn cipher(self) -> Option<Cipher> {
+        match self {
+            Self::Aegis256 => Some(Cipher::Aegis256),
+            Self::Aes256Gcm => Some(Cipher::Aes256Gcm),
+            Self::None => None,
+        }
+    }
+}
+
+/// Where a stream's key comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeySource {
+    /// The client sends it with every request.
+    #[default]
+    Header,
+    /// The proxy reads it from `key_file` at start.
+    File,
+}
+
+/// What a rule says of one stream.
+#[derive(Debug)]
+pub struct StreamPolicy {
+    /// The declared cipher; `None` is declared plain.
+    pub cipher: Option<Cipher>,
+    /// The operator's key, when the rule has one.
+    file_key: Option<FileKey>,
+    header_overrides: bool,
+}
+
+impl StreamPolicy {
+    /// The operator's key for a request, unless a header that the client sent wins over it.
+    pub fn key(&self, has_header: bool) -> Option<&Key> {
+        let file_key = self.file_key.as_ref()?;
+        (!(has_header && self.header_overrides)).then(|| file_key.key())
+    }
+}
+
+/// All rules. The first that matches wins.
+#[derive(Debug, Default)]
+pub struct Rules {
+    basins: Vec<(GlobMatcher, Option<Cipher>)>,
+    streams: Vec<(GlobMatcher, StreamPolicy)>,
+}
+
+impl Rules {
+    /// Compiles the rules and reads their key files.
+    ///
+    /// # Errors
+    /// Every mistake, each with the place of its rule; never the content of a key file.
+    pub fn compile(basins: &[BasinRule], streams: &[StreamRule]) -> Result<Self, Vec<String>> {
+        let mut rules = Self::default();
+        let mut mistakes = Vec::new();
+        for (at, rule) in basins.iter().enumerate() {
+            match glob(&rule.r#match) {
+                Ok(glob) => rules.basins.push((glob, rule.stream_cipher)),
+                Err(mistake) => mistakes.push(format!("basins[{at}].match: {mistake}")),
+            }
+            if basins.iter().take(at).any(|b| b.r#match == rule.r#match) {
+                mistakes.push(format!("basins[{at}].match: the same glob twice"));
+            }
+        }
+        for (at, rule) in streams.iter().enumerate() {
+            match glob(&rule.r#match) {
+                Ok(glob) => match policy(rule) {
+                    Ok(policy) => rules.streams.push((glob, policy)),
+                    Err(mistake) => mistakes.push(format!("streams[{at}].{mistake}")),
+                },
+                Err(mistake) => mistakes.push(format!("streams[{at}].match: {mistake}")),
+            }
+            if streams.iter().take(at).any(|s| s.r#match == rule.r#match) {
+                mistakes.push(format!("streams[{at}].match: the same glob twice"));
+            }
+        }
+        if mistakes.is_empty() {
+            Ok(rules)
+        } else {
+            Err(mistakes)
+        }
+    }
+
+    /// What is declared for new streams of a basin: `None` without a rule, `Some(None)` is plain.
+    pub fn basin(&self, name: &BasinName) -> Option<Option<Cipher>> {
+        let mut rules = self.basins.iter();
+        rules
+            .find(|(glob, _)| glob.is_match(name.as_str()))
+            .map(|(_, cipher)| *cipher)
+    }
+
+    /// The rule for a stream, if there is one.
+    pub fn stream(&self, path: &StreamPath) -> Option<&StreamPolicy> {
+        if self.streams.is_empty() {
+            return None;
+        }
+        let name = path.to_string();
+        let mut rules = self.streams.iter();
+        rules
+            .find(|(glob, _)| glob.is_match(&name))
+            .map(|(_, policy)| policy)
+    }
+
+    /// Whether any rule takes its key from a file.
+    pub fn has_file_keys(&self) -> bool {
+        self.streams.iter().any(|(_, rule)| rule.file_key.is_some())
+    }
+}
+
+fn policy(rule: &StreamRule) -> Result<StreamPolicy, String> {
+    let cipher = rule.cipher.cipher();
+    let file_key = match (rule.key, rule.key_file.path()) {
+        (KeySource::Header, None) => None,
+        (KeySource::Header, Some(_)) => return Err("key_file: needs key = \"file\"".into()),
+        (KeySource::File, None) => return Err("key: \"file\" needs key_file".into()),
+        (KeySource::File, Some(_)) if cipher.is_none() => {
+            return Err("cipher: \"none\" takes no key".into());
+        }
+        (KeySource::File, Some(path)) => {
+            Some(FileKey::read(path).map_err(|error| format!("key_file: {error}"))?)
+        }
+    };
+    if rule.header_overrides && file_key.is_none() {
+        return Err("header_overrides: needs key = \"file\"".into());
+    }
+    Ok(StreamPolicy {
+        cipher,
+        file_key,
+        header_overrides: rule.header_overrides,
+    })
+}
+
+fn glob(text: &str) -> Result<GlobMatcher, String> {
+    if text.is_empty() {
+        return Err("empty glob".into());
+    }
+    GlobBuilder::new(text)
+        .literal_separator(true)
+        .build()
+        .map(|glob| glob.compile_matcher())
+        .map_err(|error| error.to_string())
+}
+
+fn not_set(file: &OptionalFile) -> bool {
+    !file.is_set()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream_rule(glob: &str, cipher: RuleCipher) -> StreamRule {
+        StreamRule {
+            r#match: glob.into(),
+            cipher,
+            key: KeySource::Header,
+            key_file: OptionalFile::default(),
+            header_overrides: false,
+        }
+    }
+
+    fn path(basin: &str, stream: &str) -> StreamPath {
+        StreamPath {
+            basin: basin.parse().unwrap(),
+            stream: stream.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn first_match_wins_and_globs_respect_segments() {
+        let rules = Rules::compile(
+            &[],
+            &[
+                stream_rule("audit-prod/app/*", RuleCipher::Aegis256),
+                stream_rule("audit-*/**", RuleCipher::None),
+            ],
+        )
+        .unwrap();
+        let cipher = |basin, stream| rules.stream(&path(basin, stream)).map(|rule| rule.cipher);
+        assert_eq!(cipher("audit-prod", "app/x"), Some(Some(Cipher::Aegis256)));
+        assert_eq!(cipher("audit-prod", "app/x/y"), Some(None));
+        assert_eq!(cipher("audit-test", "x"), Some(None));
+        assert_eq!(cipher("other-basin", "x"), None);
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let bad_key = dir.path().join("key");
+        std::fs::write(&bad_key, "c2VjcmV0").unwrap();
+        let with = |change: fn(&mut StreamRule)| {
+            let mut rule = stream_rule("a/*", RuleCipher::Aegis256);
+            change(&mut rule);
+            rule
+        };
+        let mut unreadable = stream_rule("b/*", RuleCipher::Aegis256);
+        unreadable.key = KeySource::File;
+        unreadable.key_file = bad_key.into();
+        let mistakes = Rules::compile(
+            &[BasinRule {
+                r#match: "[".into(),
+                stream_cipher: None,
+            }],
+            &[
+                with(|rule| rule.r#match = String::new()),
+                with(|rule| rule.key = KeySource::File),
+                with(|rule| rule.key_file = "/x".into()),
+                with(|rule| rule.header_overrides = true),
+                unreadable,
+            ],
+        )
+        .unwrap_err()
+        .join("\n");
+        for part in [
+            "basins[0].match",
+            "streams[0].match: empty glob",
+            "streams[1].key: \"file\" needs key_file",
+            "streams[2].key_file: needs key",
+            "streams[3].header_overrides",
+            "streams[4].key_file",
+            "the same glob twice",
+        ] {
+            assert!(mistakes.contains(part), "{part} not in\n{mistakes}");
+        }
+        assert!(!mistakes.contains("c2VjcmV0"));
+    }
+}

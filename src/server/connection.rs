@@ -1,0 +1,121 @@
+//! One client connection: handshake, HTTP/1.1 or HTTP/2, requests handed to the handler.
+
+use std::{
+    convert::Infallible,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::Watcher},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::debug;
+
+use super::{Handler, Peer, config::Limits};
+
+/// Requests at once on one HTTP/2 connection: what s2-lite offers; S2's clients use at most 100.
+const MAX_STREAMS: u32 = 200;
+/// Bytes a client may send on one stream before they are read: a batch of 1 MiB and its framing fit
+/// without waiting for a window update.
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+/// Bytes a client may send on one connection before any is read: eight full streams.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Bytes of response body buffered per stream while the client's window is shut.
+const SEND_BUFFER: usize = 256 * 1024;
+/// Header bytes accepted in a request: s2-lite's figure.
+const MAX_HEADER_LIST: u32 = 16 * 1024;
+/// Read buffer of an HTTP/1.1 connection, which also bounds a request's head.
+const HTTP1_BUFFER: usize = 64 * 1024;
+/// How often a quiet HTTP/2 connection is checked, and how long the answer may take: the same as S2's
+/// clients do from their side.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What all connections of a listener share.
+pub(super) struct Shared<H> {
+    pub(super) handler: Arc<H>,
+    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) limits: Limits,
+    pub(super) http: auto::Builder<TokioExecutor>,
+}
+
+/// The HTTP settings of every connection.
+pub(super) fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .half_close(true)
+        .max_buf_size(HTTP1_BUFFER);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    http
+}
+
+impl<H: Handler> Shared<H> {
+    /// Serves one connection until it ends. `drain` tells it to finish what is running and close.
+    pub(super) async fn serve(self: Arc<Self>, tcp: TcpStream, peer: Peer, drain: Watcher) {
+        if let Err(error) = tcp.set_nodelay(true) {
+            debug!(peer = %peer.address, %error, "cannot turn on TCP_NODELAY");
+        }
+        let Some(tls) = &self.tls else {
+            return self.serve_http(tcp, peer, drain).await;
+        };
+        match timeout(self.limits.handshake_timeout, tls.accept(tcp)).await {
+            Ok(Ok(io)) => self.serve_http(io, peer, drain).await,
+            Ok(Err(error)) => debug!(peer = %peer.address, %error, "TLS handshake failed"),
+            Err(_) => debug!(peer = %peer.address, "TLS handshake took too long"),
+        }
+    }
+
+    async fn serve_http<I>(&self, io: I, peer: Peer, drain: Watcher)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let requested = Arc::new(AtomicBool::new(false));
+        let service = {
+            let (handler, requested) = (Arc::clone(&self.handler), Arc::clone(&requested));
+            service_fn(move |request| {
+                requested.store(true, Ordering::Relaxed);
+                let response = Arc::clone(&handler).handle(request, peer);
+                async move { Ok::<_, Infallible>(response.await) }
+            })
+        };
+        let connection = self.http.serve_connection(TokioIo::new(io), service);
+        let mut connection = pin!(drain.watch(connection.into_owned()));
+        // hyper times HTTP/1.1 request heads, but neither the wait for a connection's first bytes nor
+        // an HTTP/2 connection that never asks for anything.
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = sleep(self.limits.header_timeout) => {
+                if !requested.load(Ordering::Relaxed) {
+                    debug!(peer = %peer.address, "no request in time");
+                    return;
+                }
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            debug!(peer = %peer.address, %error, "connection broke off");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The listener: accepts client connections over TLS or plaintext and drains them on shutdown.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::warn;
+
+pub use self::config::{Authenticate, Config, Limits, TlsConfig};
+use self::{connection::Shared, tls::Tls};
+use crate::upstream::Body;
+
+mod config;
+mod connection;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+/// Pause after a failed accept: out of file descriptors, say, which only time mends.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What answers the requests of all connections.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request. Dropped when the client goes away before the response's head.
+    fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// Who sent a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Address and port of the other end of the connection.
+    pub address: SocketAddr,
+}
+
+/// Why there is no listener.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The `[listen]` section or a file it names cannot be used: one sentence per mistake, with its key.
+    #[error("{}", .0.join("\n"))]
+    Config(Vec<String>),
+    /// The address cannot be listened on.
+    #[error("listen.address: cannot listen on {address}: {source}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A listener that is bound but accepts nothing yet.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<Tls>,
+    limits: Limits,
+}
+
+impl Server {
+    /// Loads the certificates and binds the address. Must be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in the section, every file that cannot be used, or why the address cannot be bound.
+    pub fn bind(config: &Config, limits: &Limits) -> Result<Self, Error> {
+        let tls = load_tls(config).map_err(Error::Config)?;
+        let (listener, address) = listen(config.address).map_err(|source| Error::Bind {
+            address: config.address,
+            source,
+        })?;
+        Ok(Self {
+            listener,
+            address,
+            tls,
+            limits: limits.clone(),
+        })
+    }
+
+    /// The address that was bound, with the port the system chose where 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The certificate in PEM if it was made at this start, for clients to trust.
+    pub fn certificate_pem(&self) -> Option<&str> {
+        self.tls.as_ref()?.self_signed_pem.as_deref()
+    }
+
+    /// Serves until `shutdown` resolves, then stops accepting, lets running requests end for at most
+    /// `limits.drain_timeout`, and cuts the rest.
+    pub async fn serve<H: Handler>(self, handler: Arc<H>, shutdown: impl Future<Output = ()>) {
+        let max_connections = self.limits.max_connections.min(Semaphore::MAX_PERMITS);
+        let free = Arc::new(Semaphore::new(max_connections));
+        let drain_timeout = self.limits.drain_timeout;
+        let shared = Arc::new(Shared {
+            handler,
+            tls: self.tls.map(|tls| tls.acceptor),
+            http: connection::http(&self.limits),
+            limits: self.limits,
+        });
+        let drain = GracefulShutdown::new();
+        let mut connections = JoinSet::new();
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let (tcp, address, permit) = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                accepted = accept(&self.listener, &free) => accepted,
+            };
+            while connections.try_join_next().is_some() {}
+            let serving = Arc::clone(&shared).serve(tcp, Peer { address }, drain.watcher());
+            connections.spawn(async move {
+                serving.await;
+                drop(permit);
+            });
+        }
+        drop(self.listener);
+        let drained = timeout(drain_timeout, drain.shutdown()).await;
+        if drained.is_err() {
+            warn!(cut = connections.len(), "connections did not end in time");
+        }
+        connections.shutdown().await;
+    }
+}
+
+/// Everything that is wrong with the `[listen]` section and the files it names, each with its key.
+pub fn problems(config: &Config) -> Vec<String> {
+    load_tls(config).err().unwrap_or_default()
+}
+
+fn load_tls(config: &Config) -> Result<Option<Tls>, Vec<String>> {
+    let problems = config.problems();
+    if problems.is_empty() {
+        Tls::load(config)
+    } else {
+        Err(problems)
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    // Tokio's own conversion panics without a runtime.
+    tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+    let listener = StdListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    Ok((TcpListener::from_std(listener)?, address))
+}
+
+/// The next connection, once there is room for it. Failures to accept are not the listener's end.
+async fn accept(
+    listener: &TcpListener,
+    free: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+    // The semaphore is never closed, so there always is a permit in the end.
+    let permit = Arc::clone(free).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((tcp, address)) => return (tcp, address, permit),
+            Err(error) if is_one_connections(&error) => {}
+            Err(error) => {
+                warn!(%error, "cannot accept connections");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether the failure concerns only the connection that was about to be accepted.
+fn is_one_connections(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,70 @@
+//! What is refused in the `[listen]` section.
+
+use super::*;
+
+#[test]
+fn every_mistake_is_reported_with_its_key() {
+    fn keys(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = self_signed();
+        change(&mut config);
+        let key = |problem: &String| problem.split(':').next().unwrap().to_owned();
+        problems(&config).iter().map(key).collect()
+    }
+    let anywhere: SocketAddr = ([0, 0, 0, 0], 80).into();
+    assert_eq!(keys(|_| {}), [""; 0]);
+    assert_eq!(keys(|c| c.plaintext = true), ["listen.plaintext"]);
+    assert_eq!(
+        keys(|c| {
+            *c = plaintext();
+            c.address = anywhere;
+        }),
+        ["listen.plaintext"]
+    );
+    assert_eq!(
+        keys(|c| {
+            *c = plaintext();
+            c.address = anywhere;
+            c.plaintext_anywhere = true;
+        }),
+        [""; 0]
+    );
+    assert_eq!(keys(|c| *c = Config::default()), ["listen.tls.cert_file"]);
+    assert_eq!(
+        keys(|c| c.tls.cert_file = "c".into()),
+        ["listen.tls.cert_file"]
+    );
+    assert_eq!(
+        keys(|c| c.tls.key_file = "k".into()),
+        ["listen.tls.key_file"]
+    );
+    assert_eq!(
+        keys(|c| {
+            c.tls.key_file = "k".into();
+            c.tls.cert_file = "c".into();
+            c.authenticate = Authenticate::ApiKey;
+            c.basin_domain = "Upper.example".to_owned();
+        }),
+        [
+            "listen.tls.self_signed",
+            "listen.authenticate",
+            "listen.basin_domain"
+        ]
+    );
+    assert_eq!(
+        keys(|c| c.authenticate = Authenticate::Mtls),
+        ["listen.authenticate"]
+    );
+    assert_eq!(
+        keys(|c| {
+            c.tls.self_signed = false;
+            c.tls.cert_file = "/nowhere/cert.pem".into();
+            c.tls.key_file = "/nowhere/key.pem".into();
+            c.tls.client_ca_file = "/nowhere/ca.pem".into();
+        }),
+        [
+            "listen.tls.cert_file",
+            "listen.tls.key_file",
+            "listen.tls.client_ca_file"
+        ]
+    );
+}

@@ -1,0 +1,150 @@
+//! Logs: where they go, in which form, and what can never be in them.
+
+use std::io::{self, IsTerminal};
+
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, filter::filter_fn, fmt::MakeWriter, layer::SubscriberExt,
+    registry::LookupSpan, util::SubscriberInitExt,
+};
+
+/// Environment variable with the log filter, in `tracing`'s directive syntax.
+pub const FILTER_VARIABLE: &str = "STREAMSEAL_LOG";
+/// The filter where none is given.
+pub const DEFAULT_FILTER: &str = "info";
+
+/// Libraries that log header blocks, frames or handshakes below `info`: the encryption key of every
+/// request would be in the log. No filter can turn those events on.
+const CAPPED: [&str; 5] = ["h2", "hyper", "hyper_util", "rustls", "tokio_rustls"];
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines to read.
+    Text,
+    /// One JSON object per line.
+    Json,
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+}
+
+/// Why logging cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The filter is not in `tracing`'s directive syntax.
+    #[error("{FILTER_VARIABLE}: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// Something in this process logs already.
+    #[error("logging is already on: {0}")]
+    Installed(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Sends this process's log to standard error. `filter` is what [`FILTER_VARIABLE`] holds.
+///
+/// # Errors
+///
+/// When the filter cannot be parsed, or logging was initialised before.
+pub fn init(format: LogFormat, filter: Option<&str>) -> Result<(), Error> {
+    let terminal = io::stderr().is_terminal();
+    let lines = match format {
+        LogFormat::Text => Lines::Text { colours: terminal },
+        LogFormat::Auto if terminal => Lines::Text { colours: true },
+        LogFormat::Auto | LogFormat::Json => Lines::Json,
+    };
+    let filter = filter.unwrap_or(DEFAULT_FILTER).parse()?;
+    subscriber(lines, filter, io::stderr).try_init()?;
+    Ok(())
+}
+
+enum Lines {
+    Text { colours: bool },
+    Json,
+}
+
+fn subscriber<W>(lines: Lines, filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    Registry::default()
+        .with(filter)
+        .with(filter_fn(is_harmless))
+        .with(formatted(lines, writer))
+}
+
+fn formatted<S, W>(lines: Lines, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    match lines {
+        Lines::Text { colours } => layer.with_ansi(colours).boxed(),
+        Lines::Json => layer.json().flatten_event(true).boxed(),
+    }
+}
+
+fn is_harmless(metadata: &Metadata<'_>) -> bool {
+    let library = metadata.target().split("::").next().unwrap_or_default();
+    // Levels order from the loudest down: ERROR is the least.
+    !CAPPED.contains(&library) || *metadata.level() <= Level::INFO
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::subscriber::with_default;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(lines: Lines, filter: &str, events: impl FnOnce()) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = subscriber(lines, filter.parse().unwrap(), move || writer.clone());
+        with_default(subscriber, events);
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn no_filter_turns_on_libraries_that_log_headers() {
+        let text = logged(
+            Lines::Text { colours: false },
+            "trace,h2=trace,h2::codec::framed_write=trace,hyper::proto=debug,rustls=trace",
+            || {
+                tracing::trace!(target: "h2::codec::framed_write", "secret");
+                tracing::debug!(target: "hyper::proto::h1", "secret");
+                tracing::debug!(target: "rustls::conn", "secret");
+                tracing::warn!(target: "h2::proto", "seen");
+                tracing::trace!(target: "streamseal::proxy", "seen too");
+                tracing::trace!(target: "h2other", "seen as well");
+            },
+        );
+        assert!(!text.contains("secret"), "{text}");
+        assert_eq!(text.matches("seen").count(), 3, "{text}");
+    }
+
+    #[test]
+    fn json_is_one_object_per_line() {
+        let text = logged(Lines::Json, "info", || {
+            tracing::info!(basin = "b", "first");
+            tracing::debug!("not this one");
+        });
+        let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+        assert_eq!(line["message"], "first");
+        assert_eq!(line["basin"], "b");
+    }
+}

@@ -1,0 +1,157 @@
+//! Frames out of the chunks that a body arrives in.
+
+use std::{collections::VecDeque, mem};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+
+use super::{
+    Compression, FLAG_BYTES, FLAG_RECONNECT, FLAG_TERMINAL, Frame, LENGTH_BYTES, MAX_FRAME_BYTES,
+    MAX_PAYLOAD_BYTES,
+};
+use crate::wire::{
+    DecodeError,
+    compression::{DecompressError, gunzip_first, unzstd},
+};
+
+/// Cuts a body into frames.
+///
+/// A frame within one chunk is a slice of it; one that spans chunks is gathered, each byte copied
+/// once. Holds what was pushed and not yet taken, and at most one frame besides.
+#[derive(Default)]
+pub struct FrameDecoder {
+    /// Pushed and not looked at. No chunk is empty.
+    chunks: VecDeque<Bytes>,
+    /// The beginning of a frame that spans chunks.
+    partial: BytesMut,
+}
+
+impl FrameDecoder {
+    /// A decoder at the start of a body.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the body's next chunk. Take the frames before pushing more, or chunks pile up.
+    pub fn push(&mut self, chunk: Bytes) {
+        if !chunk.is_empty() {
+            self.chunks.push_back(chunk);
+        }
+    }
+
+    /// The next whole frame, or `None` until more is pushed.
+    ///
+    /// # Errors
+    /// [`DecodeError::Frame`] for a malformed frame. The rest of the body is then of no use.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a decoder that wants more is not an iterator at its end"
+    )]
+    pub fn next(&mut self) -> Result<Option<Frame>, DecodeError> {
+        self.next_raw()?.map(decode_frame).transpose()
+    }
+
+    /// Checks that the body did not end within a frame, once [`Self::next`] has no more.
+    ///
+    /// # Errors
+    /// [`DecodeError::Frame`] when it did.
+    pub fn finish(&self) -> Result<(), DecodeError> {
+        if self.partial.is_empty() && self.chunks.is_empty() {
+            Ok(())
+        } else {
+            Err(DecodeError::frame("bytes remaining on stream"))
+        }
+    }
+
+    /// The next frame after its length.
+    fn next_raw(&mut self) -> Result<Option<Bytes>, DecodeError> {
+        if self.partial.is_empty()
+            && let Some(chunk) = self.chunks.front_mut()
+            && let Some(length) = frame_length(chunk)?
+            && chunk.len() >= LENGTH_BYTES + length
+        {
+            chunk.advance(LENGTH_BYTES);
+            let frame = chunk.split_to(length);
+            self.drop_empty_chunk();
+            return Ok(Some(frame));
+        }
+        self.gather()
+    }
+
+    /// Moves bytes into `partial` until it holds a frame.
+    fn gather(&mut self) -> Result<Option<Bytes>, DecodeError> {
+        loop {
+            let wanted = LENGTH_BYTES + frame_length(&self.partial)?.unwrap_or(0);
+            if self.partial.len() == wanted {
+                let mut frame = mem::take(&mut self.partial).freeze();
+                frame.advance(LENGTH_BYTES);
+                return Ok(Some(frame));
+            }
+            let Some(chunk) = self.chunks.front_mut() else {
+                return Ok(None);
+            };
+            let part = chunk.split_to(chunk.len().min(wanted - self.partial.len()));
+            self.partial.extend_from_slice(&part);
+            self.drop_empty_chunk();
+        }
+    }
+
+    fn drop_empty_chunk(&mut self) {
+        if self.chunks.front().is_some_and(Bytes::is_empty) {
+            self.chunks.pop_front();
+        }
+    }
+}
+
+impl std::fmt::Debug for FrameDecoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let pushed: usize = self.chunks.iter().map(Bytes::len).sum();
+        write!(f, "FrameDecoder({} bytes)", self.partial.len() + pushed)
+    }
+}
+
+/// The length that `bytes` start with, once it is there.
+fn frame_length(bytes: &[u8]) -> Result<Option<usize>, DecodeError> {
+    let Some([high, middle, low]) = bytes.first_chunk::<LENGTH_BYTES>() else {
+        return Ok(None);
+    };
+    let length = u32::from_be_bytes([0, *high, *middle, *low]) as usize;
+    if length > MAX_FRAME_BYTES {
+        return Err(DecodeError::frame("frame exceeds decode limit"));
+    }
+    Ok(Some(length))
+}
+
+/// Decodes a frame after its length. Texts are S2's.
+fn decode_frame(mut frame: Bytes) -> Result<Frame, DecodeError> {
+    let flag = *frame
+        .first()
+        .ok_or_else(|| DecodeError::frame("empty frame payload"))?;
+    frame.advance(FLAG_BYTES);
+    if flag & FLAG_TERMINAL != 0 {
+        return decode_terminal(frame);
+    }
+    let compression = Compression::of_flag(flag)
+        .ok_or_else(|| DecodeError::frame("unknown compression algorithm"))?;
+    let payload = match compression {
+        Compression::None => Ok(frame),
+        Compression::Zstd => unzstd(&frame, MAX_PAYLOAD_BYTES),
+        Compression::Gzip => gunzip_first(&frame, MAX_PAYLOAD_BYTES),
+    }
+    .map_err(|error| match error {
+        DecompressError::TooLarge => DecodeError::frame("decompressed payload exceeds limit"),
+        DecompressError::Corrupt(text) => DecodeError::frame(text),
+    })?;
+    Ok(Frame::Message {
+        payload,
+        reconnect_advised: flag & FLAG_RECONNECT != 0,
+    })
+}
+
+fn decode_terminal(mut payload: Bytes) -> Result<Frame, DecodeError> {
+    let status = payload
+        .try_get_u16()
+        .map_err(|_| DecodeError::frame("terminal message missing status code"))?;
+    let body =
+        String::from_utf8(payload.into()).map_err(|_| DecodeError::frame("invalid utf-8"))?;
+    Ok(Frame::Terminal { status, body })
+}
