@@ -1,0 +1,224 @@
+//! A small HTTP client that sends exactly what it is told, over HTTP/1.1 or HTTP/2.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::BASIN;
+
+/// Any request body.
+pub type AnyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// One connection.
+pub struct Client(Sender);
+
+enum Sender {
+    H1(tokio::sync::Mutex<http1::SendRequest<AnyBody>>),
+    H2(http2::SendRequest<AnyBody>),
+}
+
+/// A request to send.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    method: Method,
+    uri: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body as it came.
+    pub body: Bytes,
+}
+
+impl Ask {
+    /// A request in [`BASIN`].
+    pub fn new(method: &str, uri: impl Into<String>) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert("s2-basin", HeaderValue::from_static(BASIN));
+        Self {
+            method: method.parse().unwrap(),
+            uri: uri.into(),
+            headers,
+            body: Bytes::new(),
+        }
+    }
+
+    pub fn get(uri: impl Into<String>) -> Self {
+        Self::new("GET", uri)
+    }
+
+    pub fn post(uri: impl Into<String>) -> Self {
+        Self::new("POST", uri)
+    }
+
+    /// Adds a header.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        let name: HeaderName = name.parse().unwrap();
+        let value = HeaderValue::from_bytes(value.as_ref()).unwrap();
+        self.headers.append(name, value);
+        self
+    }
+
+    /// Removes a header, such as the basin.
+    pub fn without(mut self, name: &str) -> Self {
+        self.headers.remove(name);
+        self
+    }
+
+    /// Sends this key.
+    pub fn key(self, key: &[u8]) -> Self {
+        self.header("s2-encryption-key", super::base64(key))
+    }
+
+    /// Sends this JSON.
+    pub fn json(self, body: &serde_json::Value) -> Self {
+        self.body("application/json", body.to_string())
+    }
+
+    /// Sends these bytes.
+    pub fn body(self, content_type: &str, body: impl Into<Bytes>) -> Self {
+        let mut ask = self.header("content-type", content_type);
+        ask.body = body.into();
+        ask
+    }
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    /// The S2 error code, or nothing.
+    pub fn code(&self) -> String {
+        let json: Option<serde_json::Value> = serde_json::from_slice(&self.body).ok();
+        let code = json.and_then(|json| json["code"].as_str().map(str::to_owned));
+        code.unwrap_or_default()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+impl Client {
+    /// Connects over TLS, trusting this certificate alone, with this ALPN protocol.
+    pub async fn tls(address: SocketAddr, certificate: &str, alpn: &str) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        let io = TcpStream::connect(address).await.unwrap();
+        io.set_nodelay(true).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let io = TlsConnector::from(Arc::new(config))
+            .connect(name, io)
+            .await
+            .unwrap();
+        let io = TokioIo::new(io);
+        match alpn {
+            "h2" => {
+                let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                    .initial_stream_window_size(1 << 20)
+                    .initial_connection_window_size(1 << 22)
+                    .handshake(io)
+                    .await
+                    .unwrap();
+                tokio::spawn(connection);
+                Self(Sender::H2(sender))
+            }
+            _ => {
+                let (sender, connection) = http1::handshake(io).await.unwrap();
+                tokio::spawn(connection);
+                Self(Sender::H1(sender.into()))
+            }
+        }
+    }
+
+    /// Connects without TLS, by HTTP/2 prior knowledge.
+    pub async fn plain(address: SocketAddr) -> Self {
+        let io = TcpStream::connect(address).await.unwrap();
+        io.set_nodelay(true).unwrap();
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        Self(Sender::H2(sender))
+    }
+
+    /// Sends one request and reads the whole answer.
+    pub async fn ask(&self, ask: Ask) -> Answer {
+        let response = self.open(ask).await;
+        let (parts, body) = response.into_parts();
+        Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
+    }
+
+    /// Sends one request and returns the answer with its body still to come.
+    pub async fn open(&self, ask: Ask) -> Response<Incoming> {
+        let body = Full::new(ask.body.clone())
+            .map_err(|never| match never {})
+            .boxed_unsync();
+        self.send(ask, body).await.unwrap()
+    }
+
+    /// Sends one request with any body.
+    pub async fn send(&self, ask: Ask, body: AnyBody) -> hyper::Result<Response<Incoming>> {
+        let uri = match &self.0 {
+            Sender::H1(_) => ask.uri.clone(),
+            Sender::H2(_) => format!("https://localhost{}", ask.uri),
+        };
+        let mut request = Request::builder()
+            .method(ask.method)
+            .uri(uri)
+            .body(body)
+            .unwrap();
+        *request.headers_mut() = ask.headers;
+        match &self.0 {
+            Sender::H1(sender) => {
+                let host = HeaderValue::from_static("localhost");
+                request.headers_mut().entry("host").or_insert(host);
+                let mut sender = sender.lock().await;
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Sender::H2(sender) => {
+                let mut sender = sender.clone();
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
+}

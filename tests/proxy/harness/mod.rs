@@ -1,0 +1,161 @@
+//! A whole deployment in one process: client, TLS, streamseal, recording tap, plain `s2-lite`.
+
+mod client;
+mod lite;
+mod tap;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use streamseal::{
+    cli::serve::{self, Running},
+    config::Config,
+    server, store, upstream,
+};
+
+pub use client::{Answer, Ask, Client};
+pub use lite::{Lite, Seen};
+pub use tap::Tap;
+
+/// A basin name for tests.
+pub const BASIN: &str = "test-basin";
+
+/// The key that tests use unless they need another.
+pub const KEY: [u8; 32] = *b"0123456789abcdefghijklmnopqrstuv";
+
+/// A key as clients send it.
+pub fn base64(key: &[u8]) -> String {
+    STANDARD.encode(key)
+}
+
+/// Client-side view of a running deployment. Everything stops when it is dropped.
+pub struct Stack {
+    /// The plain upstream, for looking behind the proxy's back.
+    pub lite: Arc<Lite>,
+    /// What went over the wire between proxy and upstream.
+    pub tap: Tap,
+    /// Where the proxy listens.
+    pub address: SocketAddr,
+    /// The proxy's certificate.
+    pub certificate: String,
+    /// The proxy's configuration.
+    pub config: Config,
+    running: Option<Running>,
+    _dir: Arc<tempfile::TempDir>,
+}
+
+impl Stack {
+    /// A proxy with defaults over a fresh `s2-lite`.
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A proxy with changes to its configuration over a fresh `s2-lite`.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let lite = Arc::new(Lite::start().await);
+        Self::over(lite, change).await
+    }
+
+    /// A proxy over an `s2-lite` that runs already.
+    pub async fn over(lite: Arc<Lite>, change: impl FnOnce(&mut Config)) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let tap = Tap::start(lite.address).await;
+        let endpoint = format!("http://{}", tap.address);
+        let mut config = Config {
+            listen: server::Config {
+                address: "127.0.0.1:0".parse().unwrap(),
+                tls: server::TlsConfig {
+                    self_signed: true,
+                    ..Default::default()
+                },
+                ..Default::default()
+            },
+            upstream: upstream::Config {
+                account_endpoint: endpoint.clone(),
+                basin_endpoint: endpoint,
+                ..Default::default()
+            },
+            store: store::Config {
+                path: dir.path().join("store.redb"),
+                create: true,
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        change(&mut config);
+        assert_eq!(config.check(), Vec::<String>::new());
+        let running = serve::start(&config).await.unwrap();
+        Self {
+            lite,
+            tap,
+            address: running.local_addr(),
+            certificate: running.certificate_pem().unwrap_or_default().to_owned(),
+            config,
+            running: Some(running),
+            _dir: dir,
+        }
+    }
+
+    /// Stops the proxy and starts another on the same config store and upstream.
+    pub async fn restart(&mut self, change: impl FnOnce(&mut Config)) {
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+        }
+        change(&mut self.config);
+        let running = serve::start(&self.config).await.unwrap();
+        self.address = running.local_addr();
+        self.certificate = running.certificate_pem().unwrap_or_default().to_owned();
+        self.running = Some(running);
+    }
+
+    /// An HTTP/1.1 client of the proxy.
+    pub async fn h1(&self) -> Client {
+        Client::tls(self.address, &self.certificate, "http/1.1").await
+    }
+
+    /// An HTTP/2 client of the proxy.
+    pub async fn h2(&self) -> Client {
+        Client::tls(self.address, &self.certificate, "h2").await
+    }
+
+    /// A client of the upstream itself, past proxy and tap.
+    pub async fn direct(&self) -> Client {
+        Client::plain(self.lite.address).await
+    }
+
+    /// The real Rust SDK, over TLS to the proxy.
+    pub fn sdk(&self) -> s2_sdk::S2 {
+        let endpoint = format!("https://localhost:{}", self.address.port());
+        let endpoints = s2_sdk::types::S2Endpoints::new(
+            s2_sdk::types::AccountEndpoint::new(&endpoint).unwrap(),
+            s2_sdk::types::BasinEndpoint::new(&endpoint).unwrap(),
+        )
+        .unwrap();
+        let config = s2_sdk::types::S2Config::new("ignored")
+            .with_endpoints(endpoints)
+            .with_insecure_skip_cert_verification(true);
+        s2_sdk::S2::new(config).unwrap()
+    }
+
+    /// Creates [`BASIN`] with this cipher, and auto-creation on append and read.
+    pub async fn create_basin(&self, cipher: Option<&str>) {
+        let config = serde_json::json!({
+            "stream_cipher": cipher,
+            "create_stream_on_append": true,
+            "create_stream_on_read": true,
+        });
+        let body = serde_json::json!({ "basin": BASIN, "config": config });
+        let answer = self
+            .h1()
+            .await
+            .ask(Ask::post("/v1/basins").json(&body))
+            .await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+}
+
+/// The path of a stream's records.
+pub fn records(stream: &str) -> String {
+    let name = percent_encoding::utf8_percent_encode(stream, percent_encoding::NON_ALPHANUMERIC);
+    format!("/v1/streams/{name}/records")
+}
