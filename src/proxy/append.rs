@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::{
     Error, Pin, Proxy,
     call::{Caller, Stop, collect, full},
+    ceiling::StreamCeiling,
     control::collect_error,
     forward::Untouched,
     registry::{Access, Lookup, Purpose},
@@ -31,7 +32,7 @@ use crate::{
         json::{self, Format},
         media::Media,
         proto,
-        record::{AppendAck, AppendInput},
+        record::{AppendAck, AppendInput, SealedInput},
         s2s::{self, Compression},
     },
 };
@@ -91,6 +92,9 @@ impl Proxy {
         };
         let cipher = self.cipher(&stream, &parts.headers)?;
         let sealed = input.seal(&cipher).map_err(Error::from)?;
+        let uri = parts.uri.path();
+        let ceiling = self.ceiling.of(&path, stream.cipher, uri, caller).await?;
+        ceiling.reserve(&input).await?;
         let response = self
             .send_sealed(&path, parts, Media::Proto, SealedBody::unary(&sealed))
             .await?;
@@ -103,6 +107,7 @@ impl Proxy {
         }
         let ack = proto::decode_append_ack(body)
             .map_err(|_| Error::Garbage("an ack that does not decode"))?;
+        ceiling.learn(&ack);
         self.pin(stream, cipher).now().await;
         Ok(asked.whole(encoding.ack(&ack)))
     }
@@ -126,21 +131,26 @@ impl Proxy {
         let cipher = self.cipher(&stream, request.headers())?;
         let compression = Compression::from_accept_encoding(request.headers());
         let (parts, incoming) = request.into_parts();
+        let uri = parts.uri.path();
+        let ceiling = self.ceiling.of(&path, stream.cipher, uri, caller).await?;
         let (body, sender) = SealedBody::session();
         let response = self.send_sealed(&path, parts, Media::S2s, body).await?;
         if response.status() != StatusCode::OK {
             return Ok(respond::relay(response));
         }
-        let failure = Arc::new(OnceLock::new());
+        let shared = Arc::new(Shared {
+            failure: OnceLock::new(),
+            ceiling,
+        });
         let uplink = seal_inputs(
             Inputs::new(incoming),
             sender,
             cipher.clone(),
-            Arc::clone(&failure),
+            Arc::clone(&shared),
         );
         let session = Session {
             acks: Acks::new(response.into_body()),
-            failure,
+            shared,
             compression,
             pin: self.pin(stream, cipher),
             _uplink: AbortOnDrop(tokio::spawn(uplink)),
@@ -274,33 +284,52 @@ async fn seal_inputs(
     mut inputs: Inputs,
     sender: SealedSender,
     cipher: StreamCipher,
-    failure: Arc<OnceLock<Error>>,
+    shared: Arc<Shared>,
 ) {
-    let error = loop {
+    let stop = loop {
         match inputs.next().await {
-            Ok(Some(input)) => match input.seal(&cipher) {
+            Ok(Some(input)) => match seal_input(&input, &cipher, &shared).await {
                 Ok(sealed) => {
                     if sender.send(&sealed).await.is_err() {
                         return;
                     }
                 }
-                Err(error) => break error.into(),
+                Err(stop) => break stop,
             },
             Ok(None) => return sender.finish().await,
-            Err(InputError::Decode(error)) => break Error::Decode(error),
+            Err(InputError::Decode(error)) => break Error::Decode(error).into(),
             // Dropping the sender resets the upstream's stream.
             Err(InputError::Broken(_)) => return,
         }
     };
-    error.log("append session");
-    let _first = failure.set(error);
+    if let Stop::Error(error) = &stop {
+        error.log("append session");
+    }
+    let _first = shared.failure.set(stop);
     sender.finish().await;
+}
+
+async fn seal_input(
+    input: &AppendInput,
+    cipher: &StreamCipher,
+    shared: &Shared,
+) -> Result<SealedInput, Stop> {
+    let sealed = input.seal(cipher).map_err(Error::from)?;
+    shared.ceiling.reserve(input).await?;
+    Ok(sealed)
+}
+
+/// What both halves of a session know.
+struct Shared {
+    /// Why the client's half ended early.
+    failure: OnceLock<Stop>,
+    ceiling: StreamCeiling,
 }
 
 /// The upstream's half of a session.
 struct Session {
     acks: Acks,
-    failure: Arc<OnceLock<Error>>,
+    shared: Arc<Shared>,
     compression: Compression,
     pin: Pin,
     _uplink: AbortOnDrop,
@@ -315,6 +344,7 @@ impl Session {
                 ack,
                 reconnect_advised,
             })) => {
+                self.shared.ceiling.learn(&ack);
                 self.pin.now().await;
                 let payload = proto::encode_append_ack(&ack);
                 let frame = s2s::encode_message(self.compression, &payload, reconnect_advised);
@@ -323,7 +353,10 @@ impl Session {
             Ok(Some(Answer::Terminal { status, body })) => {
                 (Ok(Some(s2s::encode_terminal(status, &body))), false)
             }
-            Ok(None) => (Ok(self.failure.get().map(respond::terminal_frame)), false),
+            Ok(None) => (
+                Ok(self.shared.failure.get().map(respond::terminal_frame)),
+                false,
+            ),
             Err(error) => {
                 tracing::warn!(%error, "append session");
                 (Err(error.into()), false)

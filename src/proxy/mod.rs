@@ -2,6 +2,7 @@
 
 mod append;
 mod call;
+mod ceiling;
 pub mod control;
 mod error;
 mod forward;
@@ -12,7 +13,7 @@ mod respond;
 mod route;
 pub mod rules;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use http::{Request, Response, header};
 use hyper::body::Incoming;
@@ -21,6 +22,7 @@ pub use error::{Code, Error};
 
 use self::{
     call::{Caller, Stop},
+    ceiling::Ceiling,
     control::Control,
     registry::{Access, Lookup, Purpose, Registry, SealedStream},
     respond::Asked,
@@ -31,7 +33,6 @@ use crate::{
     body,
     crypto::StreamCipher,
     keys,
-    server::{Handler, Peer},
     store::{Store, UnknownStreams},
     stream::StreamPath,
     upstream::{Body, Upstream},
@@ -43,6 +44,7 @@ const STREAM_CONFIG: &str = "s2-stream-config";
 /// The proxy: answers every request of every client.
 pub struct Proxy {
     registry: Arc<Registry>,
+    ceiling: Ceiling,
     rules: Arc<Rules>,
     key_check: keys::Check,
     upstream: Upstream,
@@ -75,6 +77,7 @@ impl Proxy {
                 Arc::clone(&rules),
                 parts.unknown_streams,
             )),
+            ceiling: Ceiling::new(),
             rules,
             key_check: parts.key_check,
             upstream: parts.upstream,
@@ -82,48 +85,58 @@ impl Proxy {
         }
     }
 
+    /// Answers one request, whatever it is.
+    pub async fn handle(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        client: SocketAddr,
+    ) -> Response<Body> {
+        let asked = Asked::of(&request);
+        // Names and methods only: headers and query strings may hold secrets.
+        let what = format!("{} {}", request.method(), request.uri().path());
+        tracing::debug!(%what, %client, "request");
+        match self.answer(request, &asked).await {
+            Ok(response) => response,
+            Err(stop) => {
+                if let Stop::Error(error) = &stop {
+                    error.log(&what);
+                }
+                asked.stopped(stop)
+            }
+        }
+    }
+
     async fn answer(
-        &self,
+        self: &Arc<Self>,
         request: Request<Incoming>,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
         let (method, uri) = (request.method(), request.uri());
         let route = Route::of(method, uri, request.headers(), &self.basin_domain)?;
         let caller = Caller::new(&self.upstream, request.headers());
-        let registry = &self.registry;
-        let answer = match route {
-            Route::Append(path) => return self.append(path, request, &caller, asked).await,
-            Route::Read(path) => return self.read(path, request, &caller, asked).await,
-            Route::Tail(path) => return self.tail(path, request, &caller).await,
+        match route {
+            Route::Append(path) => self.append(path, request, &caller, asked).await,
+            Route::Read(path) => self.read(path, request, &caller, asked).await,
+            Route::Tail(path) => self.tail(path, request, &caller).await,
             Route::Forward(proof, basin) => {
-                return self.forward(proof.into(), basin.as_ref(), request).await;
+                self.forward(proof.into(), basin.as_ref(), request).await
             }
-            Route::CreateBasin => {
-                control::create_basin(registry, &caller, &whole(request).await?).await
+            Route::Control(call) => {
+                let control = whole(request).await?;
+                let this = Arc::clone(self);
+                // Not cut short when the client leaves: upstream and config store go together.
+                let run = async move { call.run(&this.registry, &caller, &control).await };
+                let ran = tokio::spawn(run).await;
+                let answer = ran.map_err(|_| Error::Garbage("control call failed"))??;
+                Ok(asked.whole(answer))
             }
-            Route::Basin(call, name) => {
-                control::basin(registry, &caller, &whole(request).await?, call, &name).await
-            }
-            Route::ListStreams(basin) => {
-                control::list_streams(registry, &caller, &whole(request).await?, &basin).await
-            }
-            Route::CreateStream(basin) => {
-                control::create_stream(registry, &caller, &whole(request).await?, &basin).await
-            }
-            Route::EnsureStream(path) => {
-                control::ensure_stream(registry, &caller, &whole(request).await?, &path).await
-            }
-            Route::DeleteStream(path) => {
-                control::delete_stream(registry, &caller, &whole(request).await?, &path).await
-            }
-            Route::WrongMethod(allowed) => Ok(respond::bare(
+            Route::WrongMethod(allowed) => Ok(asked.whole(respond::bare(
                 http::StatusCode::METHOD_NOT_ALLOWED,
                 header::ALLOW,
                 allowed,
-            )),
-            Route::NotFound => Ok(respond::not_found()),
-        };
-        answer.map(|answer| asked.whole(answer))
+            ))),
+            Route::NotFound => Ok(asked.whole(respond::not_found())),
+        }
     }
 
     /// How to treat a stream's records. What the store alone cannot tell is settled upstream, which
@@ -193,24 +206,6 @@ impl Pin {
             && let Err(error) = registry.pin(&stream, cipher.key_check()).await
         {
             error.log("key check not recorded");
-        }
-    }
-}
-
-impl Handler for Proxy {
-    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        let asked = Asked::of(&request);
-        // Names and methods only: headers and query strings may hold secrets.
-        let what = format!("{} {}", request.method(), request.uri().path());
-        tracing::debug!(%what, peer = %peer.address, "request");
-        match self.answer(request, &asked).await {
-            Ok(response) => response,
-            Err(stop) => {
-                if let Stop::Error(error) = &stop {
-                    error.log(&what);
-                }
-                asked.stopped(stop)
-            }
         }
     }
 }

@@ -277,13 +277,14 @@ fn frames(delivery: Delivery, compression: Compression) -> Body {
             let payload = proto::encode_read_batch(&batch);
             match s2s::encode_message(compression, &payload, reconnect_advised) {
                 Ok(frame) => Some(frame),
-                Err(_) => Some(respond::terminal_frame(&Error::Garbage(
-                    "a batch too large",
-                ))),
+                Err(_) => {
+                    let error = Error::Garbage("a batch too large");
+                    Some(respond::terminal_frame(&error.into()))
+                }
             }
         }
         Step::Terminal(status, json) => Some(s2s::encode_terminal(status, &json)),
-        Step::Failed(error) => Some(respond::terminal_frame(&error)),
+        Step::Failed(error) => Some(respond::terminal_frame(&error.into())),
         Step::End => None,
     })
 }

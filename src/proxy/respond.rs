@@ -4,10 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 
-use super::{
-    Error,
-    call::{Stop, empty, full},
-};
+use super::call::{Stop, empty, full};
 use crate::{
     upstream::{Body, ResponseBody},
     wire::{
@@ -132,9 +129,17 @@ pub fn not_found() -> Response<Bytes> {
     response
 }
 
-/// An error as the last frame of an S2S session.
-pub fn terminal_frame(error: &Error) -> Bytes {
-    s2s::encode_terminal(error.code().status().as_u16(), &error.to_json())
+/// Why a session stops, as its last frame.
+pub fn terminal_frame(stop: &Stop) -> Bytes {
+    match stop {
+        Stop::Error(error) => {
+            s2s::encode_terminal(error.code().status().as_u16(), &error.to_json())
+        }
+        Stop::Relay(answer) => {
+            let json = String::from_utf8_lossy(answer.body());
+            s2s::encode_terminal(answer.status().as_u16(), &json)
+        }
+    }
 }
 
 fn compressed(encoding: ResponseEncoding, body: Bytes, headers: &mut HeaderMap) -> Bytes {

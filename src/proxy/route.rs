@@ -7,7 +7,7 @@
 use http::{HeaderMap, Method, Uri, header};
 use percent_encoding::percent_decode_str;
 
-use super::Error;
+use super::{Error, control::ControlCall};
 use crate::{
     keys::KEY_HEADER,
     stream::{BasinName, StreamName, StreamPath},
@@ -23,18 +23,8 @@ pub struct NotRecords(());
 /// One S2 call.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
-    /// `POST /v1/basins`
-    CreateBasin,
-    /// `GET|PUT|PATCH|DELETE /v1/basins/{basin}`
-    Basin(BasinCall, BasinName),
-    /// `GET /v1/streams`
-    ListStreams(BasinName),
-    /// `POST /v1/streams`
-    CreateStream(BasinName),
-    /// `PUT /v1/streams/{stream}`
-    EnsureStream(StreamPath),
-    /// `DELETE /v1/streams/{stream}`
-    DeleteStream(StreamPath),
+    /// A call about basins or streams.
+    Control(ControlCall),
     /// `GET /v1/streams/{stream}/records/tail`
     Tail(StreamPath),
     /// `GET|HEAD /v1/streams/{stream}/records`
@@ -47,19 +37,6 @@ pub enum Route {
     WrongMethod(&'static str),
     /// Nothing that S2 has.
     NotFound,
-}
-
-/// What to do with one basin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BasinCall {
-    /// Read its configuration.
-    Configuration,
-    /// Create it, or replace its configuration.
-    Ensure,
-    /// Change its configuration.
-    Reconfigure,
-    /// Delete it.
-    Delete,
 }
 
 impl Route {
@@ -107,17 +84,17 @@ impl Route {
     fn basins(method: &Method) -> Self {
         match *method {
             Method::GET | Method::HEAD => Self::Forward(NotRecords(()), None),
-            Method::POST => Self::CreateBasin,
+            Method::POST => Self::Control(ControlCall::CreateBasin),
             _ => Self::WrongMethod("GET,HEAD,POST"),
         }
     }
 
     fn basin(method: &Method, segment: &str) -> Result<Self, Error> {
         let call = match *method {
-            Method::GET | Method::HEAD => BasinCall::Configuration,
-            Method::PUT => BasinCall::Ensure,
-            Method::PATCH => BasinCall::Reconfigure,
-            Method::DELETE => BasinCall::Delete,
+            Method::GET | Method::HEAD => ControlCall::BasinConfiguration,
+            Method::PUT => ControlCall::EnsureBasin,
+            Method::PATCH => ControlCall::ReconfigureBasin,
+            Method::DELETE => ControlCall::DeleteBasin,
             _ => return Ok(Self::WrongMethod("GET,HEAD,PUT,DELETE,PATCH")),
         };
         let Some(name) = decode("basin", segment)? else {
@@ -126,13 +103,15 @@ impl Route {
         let basin = name
             .parse()
             .map_err(|error| bad_segment("basin", &name, error))?;
-        Ok(Self::Basin(call, basin))
+        Ok(Self::Control(call(basin)))
     }
 
     fn streams(method: &Method, basin: &BasinOf<'_>) -> Result<Self, Error> {
         match *method {
-            Method::GET | Method::HEAD => basin.name().map(Self::ListStreams),
-            Method::POST => basin.name().map(Self::CreateStream),
+            Method::GET | Method::HEAD => {
+                Ok(Self::Control(ControlCall::ListStreams(basin.name()?)))
+            }
+            Method::POST => Ok(Self::Control(ControlCall::CreateStream(basin.name()?))),
             _ => Ok(Self::WrongMethod("GET,HEAD,POST")),
         }
     }
@@ -146,8 +125,14 @@ impl Route {
                 let path = basin.stream(segment)?;
                 Ok(Self::Forward(NotRecords(()), Some(path.basin)))
             }
-            Method::PUT => basin.stream(segment).map(Self::EnsureStream),
-            Method::DELETE => basin.stream(segment).map(Self::DeleteStream),
+            Method::PUT => {
+                let path = basin.stream(segment)?;
+                Ok(Self::Control(ControlCall::EnsureStream(path)))
+            }
+            Method::DELETE => {
+                let path = basin.stream(segment)?;
+                Ok(Self::Control(ControlCall::DeleteStream(path)))
+            }
             _ => Ok(Self::WrongMethod("GET,HEAD,PUT,DELETE,PATCH")),
         }
     }

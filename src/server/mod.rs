@@ -21,7 +21,7 @@ use tracing::warn;
 
 pub use self::config::{Authenticate, Config, Limits, TlsConfig};
 use self::{connection::Shared, tls::Tls};
-use crate::upstream::Body;
+use crate::{proxy::Proxy, upstream::Body};
 
 mod config;
 mod connection;
@@ -40,6 +40,12 @@ pub trait Handler: Send + Sync + 'static {
         request: Request<Incoming>,
         peer: Peer,
     ) -> impl Future<Output = Response<Body>> + Send;
+}
+
+impl Handler for Proxy {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        Proxy::handle(&self, request, peer.address).await
+    }
 }
 
 /// Who sent a request.

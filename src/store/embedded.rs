@@ -16,7 +16,7 @@ use redb::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{BasinEntry, Change, Config, Error, Revision, Store, StreamEntry, Versioned};
+use super::{BasinEntry, Change, Config, Error, Recorded, Revision, Store, StreamEntry, Versioned};
 use crate::stream::{BasinName, StreamPath};
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -176,7 +176,7 @@ impl Store for Embedded {
     fn streams_of<'a>(
         &'a self,
         basin: &'a BasinName,
-    ) -> BoxFuture<'a, Result<Vec<(StreamPath, Versioned<StreamEntry>)>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<Recorded>, Error>> {
         let basin = basin.clone();
         Box::pin(self.blocking(move |inner| inner.list(&basin)))
     }
@@ -212,7 +212,7 @@ impl Inner {
         })
     }
 
-    fn list(&self, basin: &BasinName) -> Result<Vec<(StreamPath, Versioned<StreamEntry>)>, Error> {
+    fn list(&self, basin: &BasinName) -> Result<Vec<Recorded>, Error> {
         let txn = self.db.begin_read().map_err(|e| self.storage(e))?;
         let table = txn.open_table(STREAMS).map_err(|e| self.storage(e))?;
         // '0' is the byte after '/'.

@@ -142,6 +142,9 @@ impl<T> Versioned<T> {
     }
 }
 
+/// A stream and what is recorded of it.
+pub type Recorded = (StreamPath, Versioned<StreamEntry>);
+
 /// One entry to write or remove, if it is still at `expected`.
 #[derive(Debug, Clone)]
 pub enum Change {
@@ -185,7 +188,7 @@ pub trait Store: Send + Sync {
     fn streams_of<'a>(
         &'a self,
         basin: &'a BasinName,
-    ) -> BoxFuture<'a, Result<Vec<(StreamPath, Versioned<StreamEntry>)>, Error>>;
+    ) -> BoxFuture<'a, Result<Vec<Recorded>, Error>>;
 
     /// Makes all changes durably, or none.
     ///

@@ -3,14 +3,13 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::{Control, PROVISION_RESULT, REQUEST_TOKEN, object::Object, with_body};
+use super::{Answered, Control, PROVISION_RESULT, REQUEST_TOKEN, object::Object, with_body};
 use crate::{
     crypto::Cipher,
     proxy::{
         Error,
         call::{Caller, Stop, had_no_effect},
         registry::Registry,
-        route::BasinCall,
     },
     store::{BasinEntry, Revision},
     stream::BasinName,
@@ -23,13 +22,8 @@ const FIELD: &str = "stream_cipher";
 /// Length of a request token that carries a cipher: S2 takes at most 36 bytes.
 const TOKEN_HEX: usize = 36;
 
-type Answered = Result<Response<Bytes>, Stop>;
-
 /// `POST /v1/basins`
-///
-/// # Errors
-/// Bad JSON, a declared basin, upstream or store failures.
-pub async fn create_basin(registry: &Registry, caller: &Caller, control: &Control) -> Answered {
+pub(super) async fn create(registry: &Registry, caller: &Caller, control: &Control) -> Answered {
     let mut request = Object::of_client(control.required_json()?)?;
     let asked = take_from_config(&mut request)?;
     let Some(name) = request
@@ -73,29 +67,19 @@ pub async fn create_basin(registry: &Registry, caller: &Caller, control: &Contro
     answer
 }
 
-/// `GET`, `PUT`, `PATCH` and `DELETE` of `/v1/basins/{basin}`
-///
-/// # Errors
-/// Bad JSON, a declared basin, upstream or store failures.
-pub async fn basin(
+/// `GET /v1/basins/{basin}`
+pub(super) async fn configuration(
     registry: &Registry,
     caller: &Caller,
     control: &Control,
-    call: BasinCall,
     name: &BasinName,
 ) -> Answered {
-    match call {
-        BasinCall::Configuration => {
-            let answer = send(caller, control, None, None).await?;
-            show(registry, name, answer).await
-        }
-        BasinCall::Ensure => ensure(registry, caller, control, name).await,
-        BasinCall::Reconfigure => reconfigure(registry, caller, control, name).await,
-        BasinCall::Delete => delete(registry, caller, control, name).await,
-    }
+    let answer = send(caller, control, None, None).await?;
+    show(registry, name, answer).await
 }
 
-async fn ensure(
+/// `PUT /v1/basins/{basin}`
+pub(super) async fn ensure(
     registry: &Registry,
     caller: &Caller,
     control: &Control,
@@ -131,7 +115,8 @@ async fn ensure(
     Ok(answer)
 }
 
-async fn reconfigure(
+/// `PATCH /v1/basins/{basin}`
+pub(super) async fn reconfigure(
     registry: &Registry,
     caller: &Caller,
     control: &Control,
@@ -151,9 +136,11 @@ async fn reconfigure(
     show(registry, name, answer).await
 }
 
+/// `DELETE /v1/basins/{basin}`
+///
 /// Every stream of the basin dies with it. What is recorded of the basin stays until it is made
 /// again, so that nothing turns plain while it is going.
-async fn delete(
+pub(super) async fn delete(
     registry: &Registry,
     caller: &Caller,
     control: &Control,

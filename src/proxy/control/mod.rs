@@ -7,20 +7,73 @@ mod stream;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, Uri, header};
 
-pub use basin::{basin, create_basin};
-pub use stream::{create_stream, delete_stream, ensure_stream, list_streams};
-
 use super::{
     Error,
-    call::{Stop, empty, full},
+    call::{Caller, Stop, empty, full},
+    registry::Registry,
 };
-use crate::{body::CollectError, upstream::Body, wire::media::Media};
+use crate::{
+    body::CollectError,
+    stream::{BasinName, StreamPath},
+    upstream::Body,
+    wire::media::Media,
+};
 
 /// Tells what a create or ensure did: `created`, `updated` or `noop`.
 pub const PROVISION_RESULT: HeaderName = HeaderName::from_static("s2-provision-result");
 
 /// Makes a create idempotent.
 const REQUEST_TOKEN: HeaderName = HeaderName::from_static("s2-request-token");
+
+/// A call about basins or streams.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ControlCall {
+    /// `POST /v1/basins`
+    CreateBasin,
+    /// `GET /v1/basins/{basin}`
+    BasinConfiguration(BasinName),
+    /// `PUT /v1/basins/{basin}`
+    EnsureBasin(BasinName),
+    /// `PATCH /v1/basins/{basin}`
+    ReconfigureBasin(BasinName),
+    /// `DELETE /v1/basins/{basin}`
+    DeleteBasin(BasinName),
+    /// `GET /v1/streams`
+    ListStreams(BasinName),
+    /// `POST /v1/streams`
+    CreateStream(BasinName),
+    /// `PUT /v1/streams/{stream}`
+    EnsureStream(StreamPath),
+    /// `DELETE /v1/streams/{stream}`
+    DeleteStream(StreamPath),
+}
+
+impl ControlCall {
+    /// Makes the call upstream and keeps the config store in step with it.
+    ///
+    /// # Errors
+    /// Bad JSON, what the configuration declares, upstream or store failures.
+    pub async fn run(self, registry: &Registry, caller: &Caller, control: &Control) -> Answered {
+        match self {
+            Self::CreateBasin => basin::create(registry, caller, control).await,
+            Self::BasinConfiguration(name) => {
+                basin::configuration(registry, caller, control, &name).await
+            }
+            Self::EnsureBasin(name) => basin::ensure(registry, caller, control, &name).await,
+            Self::ReconfigureBasin(name) => {
+                basin::reconfigure(registry, caller, control, &name).await
+            }
+            Self::DeleteBasin(name) => basin::delete(registry, caller, control, &name).await,
+            Self::ListStreams(name) => stream::list(registry, caller, control, &name).await,
+            Self::CreateStream(name) => stream::create(registry, caller, control, &name).await,
+            Self::EnsureStream(path) => stream::ensure(registry, caller, control, &path).await,
+            Self::DeleteStream(path) => stream::delete(registry, caller, control, &path).await,
+        }
+    }
+}
+
+/// A whole answer, or why there is none.
+pub type Answered = Result<Response<Bytes>, Stop>;
 
 /// A control request with its body in memory.
 #[derive(Debug)]

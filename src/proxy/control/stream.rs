@@ -1,14 +1,13 @@
 //! Stream calls: every stream shows the cipher that the config store has for it.
 
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 
-use super::{Control, object::Object, with_body};
+use super::{Answered, Control, object::Object, with_body};
 use crate::{
     crypto::Cipher,
     proxy::{
         Error,
-        call::{Caller, Stop, had_no_effect},
+        call::{Caller, had_no_effect},
         registry::Registry,
     },
     stream::{BasinName, StreamPath},
@@ -18,13 +17,8 @@ use crate::{
 /// The field of a stream's description that this proxy owns.
 const FIELD: &str = "cipher";
 
-type Answered = Result<Response<Bytes>, Stop>;
-
 /// `POST /v1/streams`
-///
-/// # Errors
-/// Bad JSON, upstream or store failures.
-pub async fn create_stream(
+pub(super) async fn create(
     registry: &Registry,
     caller: &Caller,
     control: &Control,
@@ -46,10 +40,7 @@ pub async fn create_stream(
 }
 
 /// `PUT /v1/streams/{stream}`
-///
-/// # Errors
-/// Upstream or store failures.
-pub async fn ensure_stream(
+pub(super) async fn ensure(
     registry: &Registry,
     caller: &Caller,
     control: &Control,
@@ -60,10 +51,7 @@ pub async fn ensure_stream(
 }
 
 /// `DELETE /v1/streams/{stream}`
-///
-/// # Errors
-/// Upstream or store failures.
-pub async fn delete_stream(
+pub(super) async fn delete(
     registry: &Registry,
     caller: &Caller,
     control: &Control,
@@ -79,10 +67,7 @@ pub async fn delete_stream(
 }
 
 /// `GET /v1/streams`
-///
-/// # Errors
-/// Upstream or store failures.
-pub async fn list_streams(
+pub(super) async fn list(
     registry: &Registry,
     caller: &Caller,
     control: &Control,

@@ -28,24 +28,40 @@ fn path(stream: &str) -> StreamPath {
 fn s2_calls_are_told_apart() {
     let basin = || "test-basin".parse::<BasinName>().unwrap();
     for (method, uri, want) in [
-        ("POST", "/v1/basins", Route::CreateBasin),
+        (
+            "POST",
+            "/v1/basins",
+            Route::Control(ControlCall::CreateBasin),
+        ),
         (
             "PUT",
             "/v1/basins/test-basin",
-            Route::Basin(BasinCall::Ensure, basin()),
+            Route::Control(ControlCall::EnsureBasin(basin())),
         ),
         (
             "PATCH",
             "/v1/basins/test-basin?x=1",
-            Route::Basin(BasinCall::Reconfigure, basin()),
+            Route::Control(ControlCall::ReconfigureBasin(basin())),
         ),
-        ("GET", "/v1/streams?prefix=a", Route::ListStreams(basin())),
-        ("POST", "/v1/streams", Route::CreateStream(basin())),
-        ("PUT", "/v1/streams/a", Route::EnsureStream(path("a"))),
+        (
+            "GET",
+            "/v1/streams?prefix=a",
+            Route::Control(ControlCall::ListStreams(basin())),
+        ),
+        (
+            "POST",
+            "/v1/streams",
+            Route::Control(ControlCall::CreateStream(basin())),
+        ),
+        (
+            "PUT",
+            "/v1/streams/a",
+            Route::Control(ControlCall::EnsureStream(path("a"))),
+        ),
         (
             "DELETE",
             "/v1/streams/a%2Fb",
-            Route::DeleteStream(path("a/b")),
+            Route::Control(ControlCall::DeleteStream(path("a/b"))),
         ),
         ("GET", "/v1/streams/a/records", Route::Read(path("a"))),
         ("HEAD", "/v1/streams/a/records", Route::Read(path("a"))),
