@@ -47,6 +47,10 @@ pub enum Error {
     /// The config store could not answer. Nothing was sent upstream.
     #[error("config store unavailable")]
     Store(#[from] store::Error),
+    /// The upstream did what was asked, but the config store could not record it. What was recorded
+    /// before is settled before the stream's next use.
+    #[error("config store unavailable; the request may have taken effect")]
+    Unrecorded(#[source] store::Error),
     /// Nothing, or nothing that had an effect, was sent upstream.
     #[error("upstream unreachable")]
     Unreachable(#[source] upstream::Error),
@@ -156,6 +160,16 @@ impl Code {
 }
 
 impl Error {
+    /// The same error, had after the upstream was asked to act: it can no longer promise that nothing
+    /// happened.
+    #[must_use]
+    pub fn after_acting(self) -> Self {
+        match self {
+            Self::Store(error) => Self::Unrecorded(error),
+            other => other,
+        }
+    }
+
     /// The code that tells the client what to do.
     pub fn code(&self) -> Code {
         match self {
@@ -173,7 +187,7 @@ impl Error {
             Self::BadPath(_) => Code::BadPath,
             Self::BadQuery(_) => Code::BadQuery,
             Self::Store(_) | Self::Unreachable(_) => Code::HotServer,
-            Self::Lost(_) | Self::Broken | Self::Garbage(_) => Code::Other,
+            Self::Lost(_) | Self::Broken | Self::Unrecorded(_) | Self::Garbage(_) => Code::Other,
             Self::Timeout => Code::UpstreamTimeout,
             Self::UnknownStream(_) | Self::Declared(_) => Code::PermissionDenied,
         }

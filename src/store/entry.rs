@@ -12,6 +12,10 @@ pub struct BasinEntry {
     pub stream_cipher: Option<Cipher>,
     /// Whether the configuration file declares the cipher, so that the API cannot change it.
     pub declared: bool,
+    /// Whether its deletion was sent, or was about to be sent, upstream. The cipher stays in force
+    /// until the basin is made again.
+    #[serde(default)]
+    pub deleted: bool,
 }
 
 /// What is recorded of a stream.

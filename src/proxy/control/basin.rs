@@ -43,28 +43,18 @@ pub(super) async fn create(registry: &Registry, caller: &Caller, control: &Contr
     } else {
         change
     };
-    let answer = send(caller, control, Some(&request), new).await;
-    let created = answer.as_ref().is_ok_and(|answer| {
-        answer.status().is_success()
-            && answer
-                .headers()
-                .get(PROVISION_RESULT)
-                .is_none_or(|result| result == "created")
-    });
-    match &answer {
-        Ok(_) if created && !early => {
-            if new.is_some() && change.before.is_none() {
-                // Deleted around this proxy between the look and the creation.
-                registry.baseline(&name, caller).await?;
-            }
-            change.commit(registry).await?;
-        }
-        Ok(answer) if early && !created && is_settled(answer.status()) => {
-            change.revert(registry).await?;
-        }
-        Ok(_) | Err(_) => {}
-    }
-    answer
+    let answer = send(caller, control, Some(&request), new).await?;
+    let settled = if answer.status().is_success() {
+        change
+            .after_creation(registry, caller, &answer, early)
+            .await
+    } else if early && had_no_effect(answer.status()) {
+        change.revert(registry).await.map_err(Stop::from)
+    } else {
+        Ok(())
+    };
+    settled.map_err(after_acting)?;
+    Ok(answer)
 }
 
 /// `GET /v1/basins/{basin}`
@@ -150,7 +140,8 @@ pub(super) async fn delete(
     let doomed = registry.begin_basin_deletion(name).await?;
     let answer = send(caller, control, None, None).await?;
     if had_no_effect(answer.status()) && answer.status() != StatusCode::NOT_FOUND {
-        registry.revert_basin_deletion(doomed).await?;
+        let reverted = registry.revert_basin_deletion(name, doomed).await;
+        reverted.map_err(Error::after_acting)?;
     }
     Ok(answer)
 }
@@ -217,17 +208,47 @@ impl<'a> CipherChange<'a> {
         };
         let answer = call.await?;
         if !early && answer.status().is_success() {
-            change.commit(registry).await?;
-        } else if early && !answer.status().is_success() && is_settled(answer.status()) {
-            change.revert(registry).await?;
+            let committed = change.commit(registry).await;
+            committed.map_err(Error::after_acting)?;
+        } else if early && had_no_effect(answer.status()) {
+            let reverted = change.revert(registry).await;
+            reverted.map_err(Error::after_acting)?;
         }
         Ok(answer)
+    }
+
+    /// Records the cipher of a basin that the upstream says was created, or was there already.
+    ///
+    /// Its word can bring a cipher into force, never put one out of force: a basin that was not
+    /// deleted through this proxy keeps the cipher it has.
+    async fn after_creation(
+        self,
+        registry: &Registry,
+        caller: &Caller,
+        answer: &Response<Bytes>,
+        early: bool,
+    ) -> Result<(), Stop> {
+        let result = answer.headers().get(PROVISION_RESULT);
+        let is_new = result.is_none_or(|result| result == "created");
+        let is_known = self.recorded.is_some();
+        let was_deleted = self.recorded.as_ref().is_some_and(|entry| entry.deleted);
+        let keeps_cipher = self.before.is_some() && self.after.is_none() && !was_deleted;
+        if early || keeps_cipher || (is_known && !is_new) {
+            return Ok(());
+        }
+        if self.before.is_none() && self.after.is_some() {
+            // It was there before, made around this proxy: so may its streams be.
+            registry.baseline(self.name, caller).await?;
+        }
+        self.commit(registry).await?;
+        Ok(())
     }
 
     async fn commit(self, registry: &Registry) -> Result<Self, Error> {
         let entry = BasinEntry {
             stream_cipher: self.after,
             declared: matches!(registry.declared(self.name), Some(Some(_))),
+            deleted: false,
         };
         let nothing_to_record = self.recorded.is_none() && self.after.is_none();
         if self.recorded.as_ref() == Some(&entry) || nothing_to_record {
@@ -251,9 +272,11 @@ impl<'a> CipherChange<'a> {
     }
 }
 
-/// Whether the answer settles that the call changed nothing.
-fn is_settled(status: StatusCode) -> bool {
-    status.is_success() || had_no_effect(status)
+fn after_acting(stop: Stop) -> Stop {
+    match stop {
+        Stop::Error(error) => Stop::Error(error.after_acting()),
+        Stop::Relay(answer) => Stop::Relay(answer),
+    }
 }
 
 async fn exists(caller: &Caller, name: &BasinName) -> Result<bool, Stop> {

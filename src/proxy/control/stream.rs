@@ -61,7 +61,10 @@ pub(super) async fn delete(
     let doomed = registry.begin_deletion(path).await?;
     let answer = send(caller, control, &path.basin).await?;
     if had_no_effect(answer.status()) && answer.status() != StatusCode::NOT_FOUND {
-        registry.revert_deletion(path, doomed).await?;
+        registry
+            .revert_deletion(path, doomed)
+            .await
+            .map_err(Error::after_acting)?;
     }
     Ok(answer)
 }
@@ -103,7 +106,10 @@ async fn provision(
     let _lock = registry.lock(&path.basin).await;
     let creation = registry.begin(path, caller).await?;
     let answer = send(caller, control, &path.basin).await?;
-    let cipher = registry.finish(creation, &answer).await?;
+    let cipher = registry
+        .finish(creation, &answer)
+        .await
+        .map_err(Error::after_acting)?;
     if !matches!(answer.status(), StatusCode::OK | StatusCode::CREATED) {
         return Ok(answer);
     }

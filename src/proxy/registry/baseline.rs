@@ -67,6 +67,7 @@ impl Registry {
         let entry = BasinEntry {
             stream_cipher: Some(cipher),
             declared: true,
+            deleted: false,
         };
         self.record_basin(basin, found.revision, Some(entry))
             .await?;

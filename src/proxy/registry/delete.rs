@@ -3,7 +3,7 @@
 use super::Registry;
 use crate::{
     proxy::Error,
-    store::{Change, Incarnation, Revision, StreamEntry, StreamState, Versioned},
+    store::{BasinEntry, Change, Incarnation, Revision, StreamEntry, StreamState, Versioned},
     stream::{BasinName, StreamPath},
 };
 
@@ -47,7 +47,7 @@ impl Registry {
         basin: &BasinName,
     ) -> Result<Vec<(StreamPath, StreamEntry)>, Error> {
         let mut doomed = Vec::new();
-        let mut changes = Vec::new();
+        let mut changes: Vec<Change> = self.mark_basin(basin, true).await?.into_iter().collect();
         for (path, Versioned { revision, entry }) in self.store.streams_of(basin).await? {
             let Some((entry, marked)) = entry.and_then(|entry| {
                 let marked = marked(&entry)?;
@@ -69,14 +69,28 @@ impl Registry {
     /// The store cannot write. The marks then stay, and are settled before the next use.
     pub async fn revert_basin_deletion(
         &self,
+        basin: &BasinName,
         doomed: Vec<(StreamPath, StreamEntry)>,
     ) -> Result<(), Error> {
-        let mut changes = Vec::new();
+        let mut changes: Vec<Change> = self.mark_basin(basin, false).await?.into_iter().collect();
         for (path, entry) in doomed {
             let revision = self.store.stream(&path).await?.revision;
             changes.push(change(&path, revision, entry));
         }
         Ok(self.store.commit(changes).await?)
+    }
+
+    /// The change that marks a recorded basin as deleted or not; nothing for one without an entry.
+    async fn mark_basin(&self, basin: &BasinName, deleted: bool) -> Result<Option<Change>, Error> {
+        let found = self.store.basin(basin).await?;
+        Ok(found.entry.map(|entry| Change::Basin {
+            name: basin.clone(),
+            expected: found.revision,
+            entry: Some(BasinEntry {
+                deleted,
+                ..(*entry).clone()
+            }),
+        }))
     }
 }
 
