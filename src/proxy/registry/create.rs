@@ -64,6 +64,7 @@ impl Registry {
         if let Basin::Unadopted(cipher) = self.basin(&path.basin).await? {
             self.adopt(&path.basin, cipher, caller).await?;
         }
+        self.settle_creation(&Asked { path, caller }).await?;
         let cipher = match self.rules.stream(path) {
             Some(rule) => rule.cipher,
             None => self.basin(&path.basin).await?.cipher(),
@@ -233,8 +234,11 @@ impl Creation {
         };
         let same = |life: &Incarnation| life.created_at.as_ref() == Some(&created_at);
         match &before.state {
-            // What is sealed and was not deleted through this proxy stays sealed as it is, whatever
-            // the upstream says of it.
+            // Gone and made again without this proxy: retention, or somebody else. What was sealed
+            // stays sealed, whatever the upstream says of it.
+            StreamState::Live(life) if self.planned.replaces.is_none() && is_new && !same(life) => {
+                Some(live(self.planned.cipher.or(life.cipher), created_at))
+            }
             StreamState::Live(life) if self.planned.replaces.is_none() => Some(StreamEntry {
                 state: StreamState::Live(Incarnation {
                     cipher: life.cipher,

@@ -182,6 +182,19 @@ impl Registry {
         }
     }
 
+    /// Settles a creation whose outcome is not known, if the stream is there.
+    pub(super) async fn settle_creation(&self, asked: &Asked<'_>) -> Outcome<()> {
+        let found = self.store.stream(asked.path).await?;
+        let state = found.entry.as_deref().map(|entry| entry.state.clone());
+        if let Some(StreamState::Creating { cipher, replaces }) = state
+            && let Some(listed) = probe::stream(asked).await?
+        {
+            let state = created_or_not(cipher, replaces, listed);
+            self.move_to(asked, &found, state).await?;
+        }
+        Ok(())
+    }
+
     async fn move_to(
         &self,
         asked: &Asked<'_>,
