@@ -181,11 +181,30 @@ fn mistakes(written: &Figment, values: Map<Profile, Dict>) -> Vec<String> {
             mistakes.extend(
                 error
                     .into_iter()
-                    .map(|error| format!("{name}: {}{source}", error.kind)),
+                    .map(|error| format!("{name}: {}{source}", without_value(error.kind))),
             );
         }
     }
     mistakes
+}
+
+/// What is wrong, without the value that is: somebody may have written a secret where its path belongs.
+fn without_value(kind: figment::error::Kind) -> String {
+    use figment::error::Kind;
+    match kind {
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
+            format!("expected {expected}")
+        }
+        Kind::UnknownVariant(_, expected) => format!("expected one of {}", expected.join(", ")),
+        // serde's own words quote values only in these.
+        Kind::Message(text) if text.contains("invalid ") || text.contains("unknown variant") => {
+            let expected = text
+                .rsplit_once("expected ")
+                .map_or("another value", |(_, rest)| rest);
+            format!("expected {expected}")
+        }
+        other => other.to_string(),
+    }
 }
 
 /// One value of the configuration, as a provider of nothing else. The name is for people.

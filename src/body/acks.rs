@@ -1,6 +1,6 @@
 //! What the upstream answers in an append session.
 
-use super::frames::{FrameError, Frames};
+use super::frames::{FrameError, Frames, check_terminal};
 use crate::{
     upstream::{BoxError, ResponseBody},
     wire::{DecodeError, proto, record::AppendAck, s2s::Frame},
@@ -60,6 +60,7 @@ impl Acks {
                 reconnect_advised,
             })),
             Ok(Some(Frame::Terminal { status, body })) => {
+                check_terminal(status)?;
                 Ok(Some(Answer::Terminal { status, body }))
             }
             Err(FrameError::Decode(error)) => Err(AckError::Decode(error)),

@@ -1,5 +1,7 @@
 //! Whole request bodies, decompressed, of bounded size.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body_util::BodyExt as _;
@@ -10,6 +12,9 @@ use crate::wire::{
     record::MAX_BODY_BYTES,
 };
 
+/// Longest time for a whole body: 2 MiB at 35 KB/s.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Why there is no whole body.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
@@ -19,6 +24,9 @@ pub enum CollectError {
     /// Too large, or not in its encoding. S2's wording.
     #[error("Failed to buffer the request body: {0}")]
     Body(#[from] DecompressError),
+    /// It did not arrive in time.
+    #[error("request body did not arrive in time")]
+    Slow,
     /// The client went away.
     #[error("the client left before its request was complete")]
     Broken(#[from] hyper::Error),
@@ -28,7 +36,13 @@ pub enum CollectError {
 ///
 /// # Errors
 /// [`CollectError`]; reading stops at the limit.
-pub async fn collect(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, CollectError> {
+pub async fn collect(headers: &HeaderMap, body: Incoming) -> Result<Bytes, CollectError> {
+    tokio::time::timeout(BODY_TIMEOUT, collect_all(headers, body))
+        .await
+        .unwrap_or(Err(CollectError::Slow))
+}
+
+async fn collect_all(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, CollectError> {
     let encoding = RequestEncoding::from_headers(headers)?;
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {

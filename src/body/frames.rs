@@ -66,3 +66,16 @@ where
         }
     }
 }
+
+/// A terminal frame tells of an error. One that says "success" is a trick: nothing in it was opened.
+///
+/// # Errors
+/// [`DecodeError::Frame`] for a status below 400 or above 599.
+pub(super) fn check_terminal(status: u16) -> Result<(), DecodeError> {
+    if (400..600).contains(&status) {
+        return Ok(());
+    }
+    Err(DecodeError::Frame(
+        "terminal frame without an error status".into(),
+    ))
+}

@@ -2,7 +2,7 @@
 
 use super::{
     ReadLimit,
-    frames::{FrameError, Frames},
+    frames::{FrameError, Frames, check_terminal},
 };
 use crate::{
     crypto::{OpenError, StreamCipher},
@@ -82,6 +82,7 @@ impl Reader {
                     reconnect_advised,
                 })) => (proto::decode_stored_batch(payload)?, reconnect_advised),
                 Ok(Some(Frame::Terminal { status, body })) => {
+                    check_terminal(status)?;
                     self.over = true;
                     return Ok(Some(Opened::Terminal { status, body }));
                 }

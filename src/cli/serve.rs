@@ -13,7 +13,7 @@ use super::{Failure, print};
 use crate::{
     config::Config,
     proxy::{Parts, Proxy, rules::Rules},
-    server::{self, Server},
+    server::{self, Authenticate, Server},
     store::{self, Embedded},
     upstream::{self, Upstream},
 };
@@ -63,7 +63,13 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     };
     let store = store.map_err(|error| Failure::Other(error.to_string()))?;
     if rules.has_file_keys() && !server.local_addr().ip().is_loopback() {
-        tokio::spawn(warn_of_open_upstream(upstream.clone()));
+        match config.listen.authenticate {
+            Authenticate::Upstream => {
+                tokio::spawn(warn_of_open_upstream(upstream.clone()));
+            }
+            Authenticate::None => tracing::warn!("{OPEN}"),
+            Authenticate::Mtls | Authenticate::ApiKey => {}
+        }
     }
     let proxy = Proxy::new(Parts {
         store: Arc::new(store),
@@ -121,6 +127,11 @@ impl Running {
     }
 }
 
+/// What is wrong with a listener that everybody reaches, keys that nobody has to bring, and nobody who
+/// asks who comes.
+const OPEN: &str = "keys come from files, nothing checks access tokens, and the listener is not on loopback: \
+                    whoever reaches the listener can read those streams";
+
 /// With keys from files the upstream alone decides who may read. One that takes any token lets
 /// everybody read who reaches the listener.
 async fn warn_of_open_upstream(upstream: Upstream) {
@@ -131,10 +142,7 @@ async fn warn_of_open_upstream(upstream: Upstream) {
     headers.insert(header::AUTHORIZATION, nobody);
     *request.headers_mut() = headers;
     match upstream.send(upstream::Target::Account, request).await {
-        Ok(response) if response.status().is_success() => tracing::warn!(
-            "the upstream accepts any access token, keys come from files, and the listener is not on \
-             loopback: whoever reaches the listener can read those streams"
-        ),
+        Ok(response) if response.status().is_success() => tracing::warn!("{OPEN}"),
         Ok(_) => {}
         Err(error) => {
             tracing::warn!(%error, "cannot ask the upstream whether it checks access tokens")

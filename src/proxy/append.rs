@@ -15,10 +15,9 @@ use tokio::task::JoinHandle;
 
 use super::{
     Error, Pin, Proxy,
-    call::{Caller, Stop, collect, full},
+    call::{Caller, Stop, collect},
     ceiling::StreamCeiling,
-    control::collect_error,
-    forward::Untouched,
+    control::{collect_error, unsupported_encoding},
     registry::{Access, Lookup, Purpose},
     respond::{self, Asked},
 };
@@ -29,6 +28,7 @@ use crate::{
     stream::StreamPath,
     upstream::{Body, BoxError, ResponseBody, Target},
     wire::{
+        compression::RequestEncoding,
         json::{self, Format},
         media::Media,
         proto,
@@ -54,7 +54,7 @@ impl Proxy {
     ) -> Result<Response<Body>, Stop> {
         if let Lookup::Found(Access::Plain(proof)) = self.registry.lookup(&path).await? {
             keys::check_length(request.headers())?;
-            return self.forward(proof.into(), Some(&path.basin), request).await;
+            return self.forward_append(proof, path, request).await;
         }
         keys::check_length(request.headers())?;
         match Media::content_type(request.headers()) {
@@ -85,16 +85,16 @@ impl Proxy {
             Access::Sealed(stream) => stream,
             // It took a look upstream to know that it is plain: the body is already in memory.
             Access::Plain(proof) => {
-                return self
-                    .forward_read_body(proof.into(), &path, parts, body)
-                    .await;
+                return self.forward_read_body(proof, &path, parts, body).await;
             }
         };
         let cipher = self.cipher(&stream, &parts.headers)?;
         let sealed = input.seal(&cipher).map_err(Error::from)?;
         let uri = parts.uri.path();
-        let ceiling = self.ceiling.of(&path, stream.cipher, uri, caller).await?;
-        ceiling.reserve(&input).await?;
+        let ceiling = self.ceiling.of(&path, stream.cipher, uri, caller).await;
+        let ceiling = ceiling.map_err(Stop::before_sending)?;
+        let reserved = ceiling.reserve(&input).await;
+        reserved.map_err(Stop::before_sending)?;
         let response = self
             .send_sealed(&path, parts, Media::Proto, SealedBody::unary(&sealed))
             .await?;
@@ -103,12 +103,15 @@ impl Proxy {
             .await
             .unwrap_or(Err(Error::Timeout))?;
         if head.status != StatusCode::OK {
-            return Ok(asked.whole(Response::from_parts(head, body)));
+            return Err(Stop::relay(Response::from_parts(head, body)));
         }
         let ack = proto::decode_append_ack(body)
             .map_err(|_| Error::Garbage("an ack that does not decode"))?;
+        if ack.end.seq_num.checked_sub(ack.start.seq_num) != Some(input.records().len() as u64) {
+            return Err(Error::Garbage("an ack of another number of records").into());
+        }
         ceiling.learn(&ack);
-        self.pin(stream, cipher).now().await;
+        self.pin(stream, &cipher).now().await;
         Ok(asked.whole(encoding.ack(&ack)))
     }
 
@@ -124,20 +127,21 @@ impl Proxy {
             .await?;
         let stream = match access {
             Access::Sealed(stream) => stream,
-            Access::Plain(proof) => {
-                return self.forward(proof.into(), Some(&path.basin), request).await;
-            }
+            Access::Plain(proof) => return self.forward_append(proof, path, request).await,
         };
+        if RequestEncoding::from_headers(request.headers()) != Ok(RequestEncoding::Identity) {
+            // Frames are compressed one by one; a session is not compressed as a whole.
+            return Err(unsupported_encoding());
+        }
         let cipher = self.cipher(&stream, request.headers())?;
         let compression = Compression::from_accept_encoding(request.headers());
         let (parts, incoming) = request.into_parts();
         let uri = parts.uri.path();
-        let ceiling = self.ceiling.of(&path, stream.cipher, uri, caller).await?;
+        let ceiling = self.ceiling.of(&path, stream.cipher, uri, caller).await;
+        let ceiling = ceiling.map_err(Stop::before_sending)?;
         let (body, sender) = SealedBody::session();
         let response = self.send_sealed(&path, parts, Media::S2s, body).await?;
-        if response.status() != StatusCode::OK {
-            return Ok(respond::relay(response));
-        }
+        let response = session_or_refusal(response).await?;
         let shared = Arc::new(Shared {
             failure: OnceLock::new(),
             ceiling,
@@ -152,7 +156,7 @@ impl Proxy {
             acks: Acks::new(response.into_body()),
             shared,
             compression,
-            pin: self.pin(stream, cipher),
+            pin: self.pin(stream, &cipher),
             _uplink: AbortOnDrop(tokio::spawn(uplink)),
         };
         let frames = stream::unfold(Some(session), |session| async {
@@ -162,22 +166,6 @@ impl Proxy {
             Some((frame, more.then_some(session)))
         });
         Ok(asked.session(Media::S2s, StreamBody::new(frames).boxed_unsync()))
-    }
-
-    /// Forwards an append to a plain stream whose body is already in memory.
-    async fn forward_read_body(
-        &self,
-        _proof: Untouched,
-        path: &StreamPath,
-        mut parts: request::Parts,
-        body: Bytes,
-    ) -> Result<Response<Body>, Stop> {
-        parts.headers.remove(header::CONTENT_ENCODING);
-        parts.headers.remove(header::CONTENT_LENGTH);
-        let request = Request::from_parts(parts, full(body));
-        let target = Target::Basin(&path.basin);
-        let response = self.upstream.send(target, request).await;
-        Ok(respond::relay(response.map_err(Error::from)?))
     }
 
     /// Sends a body of sealed records: the only way that records reach a sealed stream.
@@ -208,6 +196,28 @@ impl Proxy {
             .map_err(|_| Error::Timeout)?
             .map_err(Error::from)
     }
+}
+
+/// The upstream's session, or its refusal to have one.
+///
+/// # Errors
+/// [`Stop`] for every answer that is no S2S session.
+pub(super) async fn session_or_refusal(
+    response: Response<ResponseBody>,
+) -> Result<Response<ResponseBody>, Stop> {
+    if response.status() == StatusCode::OK {
+        return match Media::content_type(response.headers()) {
+            Some(Media::S2s) => Ok(response),
+            Some(Media::Json | Media::Proto | Media::EventStream) | None => {
+                Err(Error::Garbage("a session of another type").into())
+            }
+        };
+    }
+    let (head, body) = response.into_parts();
+    let body = tokio::time::timeout(APPEND_TIMEOUT, collect(body, MAX_ANSWER_BYTES))
+        .await
+        .unwrap_or(Err(Error::Timeout))?;
+    Err(Stop::relay(Response::from_parts(head, body)))
 }
 
 /// How a client writes a unary append and wants its ack.
@@ -315,7 +325,8 @@ async fn seal_input(
     shared: &Shared,
 ) -> Result<SealedInput, Stop> {
     let sealed = input.seal(cipher).map_err(Error::from)?;
-    shared.ceiling.reserve(input).await?;
+    let reserved = shared.ceiling.reserve(input).await;
+    reserved.map_err(Stop::before_sending)?;
     Ok(sealed)
 }
 

@@ -21,8 +21,53 @@ const MAX_CONTROL_BYTES: usize = 8 * 1024 * 1024;
 pub enum Stop {
     /// Something went wrong in the proxy.
     Error(Error),
-    /// The upstream answered a preparatory request, and its answer is the client's answer.
-    Relay(Box<Response<Bytes>>),
+    /// The upstream's error, or an answer of S2's without a body, is the client's answer.
+    Relay(Box<Refusal>),
+}
+
+/// An answer that is certainly a refusal: a status of 400 or above. Nothing else that an upstream says
+/// may stand in for records or acks that it does not have.
+#[derive(Debug)]
+pub struct Refusal(Response<Bytes>);
+
+impl Refusal {
+    /// The answer.
+    pub fn answer(self) -> Response<Bytes> {
+        self.0
+    }
+
+    /// Status and body.
+    pub fn parts(&self) -> (StatusCode, &Bytes) {
+        (self.0.status(), self.0.body())
+    }
+}
+
+impl Stop {
+    /// Lets the upstream's answer be the client's, if it is a refusal.
+    pub fn relay(answer: Response<Bytes>) -> Self {
+        let status = answer.status();
+        if status.is_client_error() || status.is_server_error() {
+            Self::Relay(Box::new(Refusal(answer)))
+        } else {
+            Self::Error(Error::Garbage("a status that makes no sense here"))
+        }
+    }
+
+    /// The same, had before anything of the client's request itself was sent: what could not be asked
+    /// in preparation had no effect on its stream's records.
+    #[must_use]
+    pub fn before_sending(self) -> Self {
+        match self {
+            Self::Error(
+                error @ (Error::Lost(_)
+                | Error::Broken
+                | Error::Timeout
+                | Error::Garbage(_)
+                | Error::Unrecorded(_)),
+            ) => Self::Error(Error::Unprepared(Box::new(error))),
+            other => other,
+        }
+    }
 }
 
 impl<E: Into<Error>> From<E> for Stop {
@@ -115,7 +160,7 @@ pub fn parse<T: DeserializeOwned>(answer: Response<Bytes>) -> Result<T, Stop> {
     match answer.status() {
         StatusCode::OK | StatusCode::CREATED => serde_json::from_slice(answer.body())
             .map_err(|_| Error::Garbage("unexpected JSON").into()),
-        _ => Err(Stop::Relay(Box::new(answer))),
+        _ => Err(Stop::relay(answer)),
     }
 }
 

@@ -171,7 +171,7 @@ impl Known {
             .fetch(target, &format!("{}/tail", self.records))
             .await?;
         if answer.status() != StatusCode::OK {
-            return Err(Stop::Relay(Box::new(answer)));
+            return Err(Stop::relay(answer));
         }
         let tail = json::decode_tail(answer.body())
             .map_err(|_| Error::Garbage("a tail that does not decode"))?;

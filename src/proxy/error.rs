@@ -54,6 +54,15 @@ pub enum Error {
     /// Nothing, or nothing that had an effect, was sent upstream.
     #[error("upstream unreachable")]
     Unreachable(#[source] upstream::Error),
+    /// What had to be asked of the upstream before the request itself could be sent, could not.
+    #[error("upstream could not be asked in preparation; nothing was appended or read")]
+    Unprepared(#[source] Box<Error>),
+    /// Too much is going on.
+    #[error("too many requests at once; try again")]
+    Busy,
+    /// The client did not send its request in time.
+    #[error("request body did not arrive in time")]
+    SlowClient,
     /// Sent, but the exchange broke off; it may have taken effect.
     #[error("lost the connection to the upstream; the request may have taken effect")]
     Lost(#[source] upstream::Error),
@@ -68,8 +77,8 @@ pub enum Error {
     Garbage(&'static str),
     /// A stream that was made around this proxy in a basin that has a cipher.
     #[error(
-        "stream `{0}` was not created through this proxy, and its basin encrypts new streams: refusing to \
-         treat it as plain (see `store.unknown_streams`)"
+        "stream `{0}` was not created through this proxy, in a basin that encrypts new streams or in place \
+         of an encrypted stream: refusing to treat it as plain (see `store.unknown_streams`)"
     )]
     UnknownStream(StreamPath),
     /// The API tried to change what the configuration file declares.
@@ -105,6 +114,7 @@ impl From<upstream::Error> for Error {
             | upstream::Error::Target { .. }
             | upstream::Error::Request(_) => Self::Unreachable(error),
             upstream::Error::Lost { .. } => Self::Lost(error),
+            upstream::Error::Redirect { .. } => Self::Garbage("a redirect"),
         }
     }
 }
@@ -133,6 +143,10 @@ pub enum Code {
     PermissionDenied,
     /// Retryable, nothing happened.
     HotServer,
+    /// Retryable, nothing happened.
+    RateLimited,
+    /// The request did not arrive in time.
+    RequestTimeout,
     /// May have taken effect.
     UpstreamTimeout,
     /// May have taken effect.
@@ -153,6 +167,8 @@ impl Code {
             Self::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
             Self::PermissionDenied => StatusCode::FORBIDDEN,
             Self::HotServer => StatusCode::BAD_GATEWAY,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Other => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -186,7 +202,9 @@ impl Error {
             Self::BadHeader(_) => Code::BadHeader,
             Self::BadPath(_) => Code::BadPath,
             Self::BadQuery(_) => Code::BadQuery,
-            Self::Store(_) | Self::Unreachable(_) => Code::HotServer,
+            Self::Store(_) | Self::Unreachable(_) | Self::Unprepared(_) => Code::HotServer,
+            Self::Busy => Code::RateLimited,
+            Self::SlowClient => Code::RequestTimeout,
             Self::Lost(_) | Self::Broken | Self::Unrecorded(_) | Self::Garbage(_) => Code::Other,
             Self::Timeout => Code::UpstreamTimeout,
             Self::UnknownStream(_) | Self::Declared(_) => Code::PermissionDenied,
@@ -215,10 +233,12 @@ impl Error {
             causes = format!("{causes}: {cause}");
             next = cause.source();
         }
+        // Names of streams may hold anything, line ends included.
+        let text = format!("{self}{causes}").escape_debug().to_string();
         let code = self.code();
         match code {
-            Code::HotServer | Code::UpstreamTimeout | Code::Other => {
-                tracing::warn!(what, ?code, "{self}{causes}");
+            Code::HotServer | Code::RateLimited | Code::UpstreamTimeout | Code::Other => {
+                tracing::warn!(what, ?code, "{text}");
             }
             Code::BadFrame
             | Code::BadHeader
@@ -228,7 +248,8 @@ impl Error {
             | Code::BadQuery
             | Code::DecryptionFailed
             | Code::Invalid
-            | Code::PermissionDenied => tracing::info!(what, ?code, "{self}{causes}"),
+            | Code::PermissionDenied
+            | Code::RequestTimeout => tracing::info!(what, ?code, "{text}"),
         }
     }
 }

@@ -1,12 +1,16 @@
 //! Passing requests through untouched, for which a proof is needed that they carry no sealed record.
 
-use http::{Request, Response};
+mod plain_body;
+
+use bytes::Bytes;
+use http::{Request, Response, header, request};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use self::plain_body::PlainBody;
 use super::{
     Error, Proxy,
-    call::{Caller, Stop},
+    call::{Caller, Stop, empty, full},
     registry::{Access, PlainStream, Purpose},
     respond,
     route::NotRecords,
@@ -16,17 +20,12 @@ use crate::{
     upstream::{Body, Target},
 };
 
-/// Why a request may be forwarded as it is. There is no other way to make one than from a proof.
+/// Why a request without records may be forwarded as it is. There is no other way to make one than
+/// from a proof.
 pub struct Untouched(());
 
 impl From<NotRecords> for Untouched {
     fn from(_: NotRecords) -> Self {
-        Self(())
-    }
-}
-
-impl From<PlainStream> for Untouched {
-    fn from(_: PlainStream) -> Self {
         Self(())
     }
 }
@@ -48,30 +47,55 @@ impl Proxy {
         basin: Option<&BasinName>,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Stop> {
-        let target = basin.map_or(Target::Account, Target::Basin);
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        let response = self
-            .upstream
-            .send(target, request)
-            .await
-            .map_err(Error::from)?;
-        Ok(respond::relay(response))
+        let target = basin.map_or(Target::Account, Target::Basin);
+        let response = self.upstream.send(target, request).await;
+        Ok(respond::relay(response.map_err(Error::from)?))
     }
 
-    /// Forwards a read of a plain stream whose body, if it had one, is dropped.
+    /// Forwards an append to a plain stream byte for byte, for as long as the stream stays plain: a
+    /// body that is still on its way when the stream is made anew as a sealed one breaks off.
+    pub(super) async fn forward_append(
+        &self,
+        proof: PlainStream,
+        path: StreamPath,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Stop> {
+        let basin = path.basin.clone();
+        let registry = self.registry.clone();
+        let request =
+            request.map(|body| PlainBody::new(body, proof, registry, path).boxed_unsync());
+        let target = Target::Basin(&basin);
+        let response = self.upstream.send(target, request).await;
+        Ok(respond::relay(response.map_err(Error::from)?))
+    }
+
+    /// Forwards an append to a plain stream whose body is already in memory, decompressed.
+    pub(super) async fn forward_read_body(
+        &self,
+        _proof: PlainStream,
+        path: &StreamPath,
+        mut parts: request::Parts,
+        body: Bytes,
+    ) -> Result<Response<Body>, Stop> {
+        parts.headers.remove(header::CONTENT_ENCODING);
+        let request = Request::from_parts(parts, full(body));
+        let target = Target::Basin(&path.basin);
+        let response = self.upstream.send(target, request).await;
+        Ok(respond::relay(response.map_err(Error::from)?))
+    }
+
+    /// Forwards a read of a plain stream. A body is no part of it.
     pub(super) async fn forward_read(
         &self,
-        _proof: Untouched,
+        _proof: PlainStream,
         path: &StreamPath,
-        request: Request<Body>,
+        head: request::Parts,
     ) -> Result<Response<Body>, Stop> {
+        let request = Request::from_parts(head, empty());
         let target = Target::Basin(&path.basin);
-        let response = self
-            .upstream
-            .send(target, request)
-            .await
-            .map_err(Error::from)?;
-        Ok(respond::relay(response))
+        let response = self.upstream.send(target, request).await;
+        Ok(respond::relay(response.map_err(Error::from)?))
     }
 
     /// `GET /v1/streams/{stream}/records/tail`: moves no records, but may create the stream.

@@ -13,10 +13,11 @@ mod respond;
 mod route;
 pub mod rules;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response, header};
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 
 pub use error::{Code, Error};
 
@@ -31,7 +32,7 @@ use self::{
 };
 use crate::{
     body,
-    crypto::StreamCipher,
+    crypto::{KeyCheck, StreamCipher},
     keys,
     store::{Store, UnknownStreams},
     stream::StreamPath,
@@ -41,10 +42,17 @@ use crate::{
 /// The header with a stream's configuration, for when a request creates it.
 const STREAM_CONFIG: &str = "s2-stream-config";
 
+/// Calls about basins and streams that run at once. Each may hold a body of 2 MiB.
+const MAX_CONTROL_CALLS: usize = 64;
+
+/// How long such a call waits for its turn.
+const CONTROL_TURN: Duration = Duration::from_secs(10);
+
 /// The proxy: answers every request of every client.
 pub struct Proxy {
     registry: Arc<Registry>,
     ceiling: Ceiling,
+    control_calls: Arc<Semaphore>,
     rules: Arc<Rules>,
     key_check: keys::Check,
     upstream: Upstream,
@@ -78,6 +86,7 @@ impl Proxy {
                 parts.unknown_streams,
             )),
             ceiling: Ceiling::new(),
+            control_calls: Arc::new(Semaphore::new(MAX_CONTROL_CALLS)),
             rules,
             key_check: parts.key_check,
             upstream: parts.upstream,
@@ -88,9 +97,12 @@ impl Proxy {
     /// Answers one request, whatever it is.
     pub async fn handle(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         client: SocketAddr,
     ) -> Response<Body> {
+        for (name, value) in request.headers_mut() {
+            value.set_sensitive(name == keys::KEY_HEADER || name == header::AUTHORIZATION);
+        }
         let asked = Asked::of(&request);
         // Names and methods only: headers and query strings may hold secrets.
         let what = format!("{} {}", request.method(), request.uri().path());
@@ -124,8 +136,14 @@ impl Proxy {
             Route::Control(call) => {
                 let control = whole(request).await?;
                 let this = Arc::clone(self);
+                let turn =
+                    tokio::time::timeout(CONTROL_TURN, this.control_calls.clone().acquire_owned());
+                let turn = turn.await.map_err(|_| Error::Busy)?;
                 // Not cut short when the client leaves: upstream and config store go together.
-                let run = async move { call.run(&this.registry, &caller, &control).await };
+                let run = async move {
+                    let _turn = turn;
+                    call.run(&this.registry, &caller, &control).await
+                };
                 let ran = tokio::spawn(run).await;
                 let answer = ran.map_err(|_| Error::Garbage("control call failed"))??;
                 Ok(asked.whole(answer))
@@ -155,7 +173,8 @@ impl Proxy {
                 let config = config.transpose().map_err(|_| {
                     Error::BadHeader(format!("Invalid header `{STREAM_CONFIG}`: not text"))
                 })?;
-                self.registry.settle(path, purpose, config, caller).await
+                let settled = self.registry.settle(path, purpose, config, caller).await;
+                settled.map_err(Stop::before_sending)
             }
         }
     }
@@ -189,21 +208,23 @@ impl Proxy {
     }
 
     /// What remembers the stream's key, once a record under it is known to be stored.
-    fn pin(&self, stream: SealedStream, cipher: StreamCipher) -> Pin {
-        let wanted = self.key_check == keys::Check::Enforce && stream.key_check().is_none();
-        Pin(wanted.then(|| (Arc::clone(&self.registry), stream, cipher)))
+    fn pin(&self, stream: SealedStream, cipher: &StreamCipher) -> Pin {
+        let checks_keys = self.key_check == keys::Check::Enforce;
+        let wanted = !stream.is_pinned(checks_keys);
+        let check = checks_keys.then(|| cipher.key_check());
+        Pin(wanted.then(|| (Arc::clone(&self.registry), stream, check)))
     }
 }
 
 /// Remembers which key a stream is written with: one durable write in a stream's life.
-struct Pin(Option<(Arc<Registry>, SealedStream, StreamCipher)>);
+struct Pin(Option<(Arc<Registry>, SealedStream, Option<KeyCheck>)>);
 
 impl Pin {
     /// Records the key check now, if it is not recorded yet. A store that cannot write it costs the
     /// check, not the request: its records are stored already.
     async fn now(&mut self) {
-        if let Some((registry, stream, cipher)) = self.0.take()
-            && let Err(error) = registry.pin(&stream, cipher.key_check()).await
+        if let Some((registry, stream, check)) = self.0.take()
+            && let Err(error) = registry.pin(&stream, check).await
         {
             error.log("key check not recorded");
         }

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 
 use super::{
     Error, Pin, Proxy,
-    append::format_of,
+    append::{format_of, session_or_refusal},
     call::{Caller, Stop, empty},
     query::ReadQuery,
     registry::{Access, Lookup, Purpose},
@@ -47,10 +47,10 @@ impl Proxy {
     ) -> Result<Response<Body>, Stop> {
         let lookup = self.registry.lookup(&path).await?;
         keys::check_length(request.headers())?;
-        if let Lookup::Found(Access::Plain(proof)) = lookup {
-            return self.forward(proof.into(), Some(&path.basin), request).await;
-        }
         let (head, _body) = request.into_parts();
+        if let Lookup::Found(Access::Plain(proof)) = lookup {
+            return self.forward_read(proof, &path, head).await;
+        }
         let wanted = Wanted::of(&head.headers)?;
         let query = wanted.bound(ReadQuery::parse(head.uri.query())?)?;
         let access = self
@@ -58,22 +58,14 @@ impl Proxy {
             .await?;
         let stream = match access {
             Access::Sealed(stream) => stream,
-            Access::Plain(proof) => {
-                let request = Request::from_parts(head, empty());
-                return self.forward_read(proof.into(), &path, request).await;
-            }
+            Access::Plain(proof) => return self.forward_read(proof, &path, head).await,
         };
         let cipher = self.cipher(&stream, &head.headers)?;
         let response = self.open_session(&path, head, &query).await?;
-        if response.status() != StatusCode::OK {
-            return Ok(respond::relay(response));
-        }
-        if Media::content_type(response.headers()) != Some(Media::S2s) {
-            return Err(Error::Garbage("a read session of another type").into());
-        }
+        let response = session_or_refusal(response).await?;
         let delivery = Delivery {
             reader: Reader::new(response.into_body(), cipher.clone(), query.limit()),
-            pin: self.pin(stream, cipher),
+            pin: self.pin(stream, &cipher),
         };
         match wanted {
             Wanted::Unary { media, format } => unary(delivery, query.wait(), media, format)
@@ -351,7 +343,7 @@ impl From<ReadError> for Error {
 /// A terminal frame as the answer to a unary read.
 fn terminal(status: u16, json: String) -> Stop {
     match StatusCode::from_u16(status) {
-        Ok(status) => Stop::Relay(Box::new(respond::json(status, json.into()))),
+        Ok(status) => Stop::relay(respond::json(status, json.into())),
         Err(_) => Error::Garbage("a terminal frame with a bad status").into(),
     }
 }

@@ -74,7 +74,7 @@ impl Asked {
                 let status = error.code().status();
                 self.whole(json(status, error.to_json().into()))
             }
-            Stop::Relay(answer) => self.whole(*answer),
+            Stop::Relay(refusal) => self.whole(refusal.answer()),
         }
     }
 
@@ -135,9 +135,9 @@ pub fn terminal_frame(stop: &Stop) -> Bytes {
         Stop::Error(error) => {
             s2s::encode_terminal(error.code().status().as_u16(), &error.to_json())
         }
-        Stop::Relay(answer) => {
-            let json = String::from_utf8_lossy(answer.body());
-            s2s::encode_terminal(answer.status().as_u16(), &json)
+        Stop::Relay(refusal) => {
+            let (status, body) = refusal.parts();
+            s2s::encode_terminal(status.as_u16(), &String::from_utf8_lossy(body))
         }
     }
 }

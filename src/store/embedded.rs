@@ -77,7 +77,14 @@ impl Embedded {
             return Err(Error::Exists(path.to_path_buf()));
         }
         let storage = storage_error(path);
-        let db = Database::create(path).map_err(|e| storage(e.into()))?;
+        // Made under another name: what a crash leaves half made is never taken for a store.
+        let unfinished = path.with_added_extension("new");
+        if let Err(error) = std::fs::remove_file(&unfinished)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(storage(error.into()));
+        }
+        let db = Database::create(&unfinished).map_err(|e| storage(e.into()))?;
         let store_id: [u8; 16] = rand::random();
         let write = || -> Result<(), redb::Error> {
             let txn = db.begin_write()?;
@@ -91,9 +98,11 @@ impl Embedded {
             txn.commit()?;
             Ok(())
         };
-        write().map_err(storage)?;
+        write().map_err(&storage)?;
+        drop(db);
+        std::fs::rename(&unfinished, path).map_err(|e| storage(e.into()))?;
         sync_parent(path);
-        Ok(Self::new(db, path))
+        Self::open_existing(path)
     }
 
     fn open_existing(path: &Path) -> Result<Self, Error> {

@@ -39,6 +39,19 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Makes an upstream's response headers fit to go to the client: nothing in them may lead it elsewhere
+/// with its keys.
+pub(super) fn clean_response(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    for name in [
+        header::LOCATION,
+        header::REFRESH,
+        HeaderName::from_static("alt-svc"),
+    ] {
+        headers.remove(name);
+    }
+}
+
 /// Makes a client's request headers fit to go upstream.
 ///
 /// `basin` is the value of the `s2-basin` header, `authorization` replaces the client's own. The body's

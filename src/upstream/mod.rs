@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, Response, Version, header,
+    HeaderValue, Request, Response, StatusCode, Version, header,
     uri::{PathAndQuery, Uri},
 };
 use http_body_util::combinators::UnsyncBoxBody;
@@ -67,6 +67,13 @@ pub enum Error {
         authority: String,
         /// What broke.
         source: hyper::Error,
+    },
+    /// The upstream wants the client to go elsewhere, which would take keys and plaintext along. S2
+    /// does not redirect.
+    #[error("upstream {authority} answered with a redirect")]
+    Redirect {
+        /// The upstream's host and port.
+        authority: String,
     },
     /// The configured endpoint and the basin do not make a host name. Nothing was sent.
     #[error("{authority:?} is not an upstream host")]
@@ -134,7 +141,8 @@ impl Upstream {
     ///
     /// # Errors
     ///
-    /// See [`Error`]: all but [`Error::Lost`] mean that nothing was sent.
+    /// See [`Error`]: all but [`Error::Lost`] and [`Error::Redirect`] mean that nothing was sent, or that
+    /// the peer promised to have done nothing.
     pub async fn send(
         &self,
         target: Target<'_>,
@@ -157,7 +165,11 @@ impl Upstream {
             match send_on(lent, &to, &path, request).await? {
                 Outcome::Answered(response, lease) => {
                     let (mut parts, body) = response.into_parts();
-                    strip_hop_by_hop(&mut parts.headers);
+                    if parts.status.is_redirection() && parts.status != StatusCode::NOT_MODIFIED {
+                        let authority = to.to_string();
+                        return Err(Error::Redirect { authority });
+                    }
+                    headers::clean_response(&mut parts.headers);
                     let body = ResponseBody::new(body, to, lease, exchange);
                     return Ok(Response::from_parts(parts, body));
                 }

@@ -33,8 +33,8 @@ pub(super) async fn create(registry: &Registry, caller: &Caller, control: &Contr
         // No basin can come of it: the upstream words the refusal.
         return send(caller, control, Some(&request), None).await;
     };
-    let _lock = registry.lock(&name).await;
-    let change = CipherChange::new(registry, &name, asked, WhenAbsent::Keep).await?;
+    let _lock = registry.lock(&name).await?;
+    let change = CipherChange::new(registry, &name, asked, WhenAbsent::Clear).await?;
     let new = change.after;
     let may_exist = new.is_some() && exists(caller, &name).await?;
     let early = !may_exist && change.before != new && new.is_some();
@@ -83,7 +83,7 @@ pub(super) async fn ensure(
         Some(request) => take_from_config(request)?,
         None => None,
     };
-    let _lock = registry.lock(name).await;
+    let _lock = registry.lock(name).await?;
     // Ensure replaces the whole configuration: a cipher left out is a cipher removed.
     let change = CipherChange::new(registry, name, asked, WhenAbsent::Clear).await?;
     let differs = change.before != change.after;
@@ -114,7 +114,7 @@ pub(super) async fn reconfigure(
 ) -> Answered {
     let mut request = Object::of_client(control.required_json()?)?;
     let asked = request.take::<Option<Cipher>>(FIELD)?;
-    let _lock = registry.lock(name).await;
+    let _lock = registry.lock(name).await?;
     let change = CipherChange::new(registry, name, asked, WhenAbsent::Keep).await?;
     let answer = change
         .around(
@@ -136,10 +136,17 @@ pub(super) async fn delete(
     control: &Control,
     name: &BasinName,
 ) -> Answered {
-    let _lock = registry.lock(name).await;
+    // Marking every stream is much work: not for somebody the upstream would turn away.
+    if !exists(caller, name).await? {
+        return send(caller, control, None, None).await;
+    }
+    let _lock = registry.lock(name).await?;
     let doomed = registry.begin_basin_deletion(name).await?;
     let answer = send(caller, control, None, None).await?;
-    if had_no_effect(answer.status()) && answer.status() != StatusCode::NOT_FOUND {
+    if answer.status().is_success() {
+        let finished = registry.finish_basin_deletion(name).await;
+        finished.map_err(Error::after_acting)?;
+    } else if had_no_effect(answer.status()) && answer.status() != StatusCode::NOT_FOUND {
         let reverted = registry.revert_basin_deletion(name, doomed).await;
         reverted.map_err(Error::after_acting)?;
     }
@@ -200,6 +207,7 @@ impl<'a> CipherChange<'a> {
         call: impl Future<Output = Answered>,
     ) -> Answered {
         let early = self.before.is_none() && self.after.is_some();
+        let _changing = early.then(|| registry.changing(self.name));
         let change = if early {
             registry.baseline(self.name, caller).await?;
             self.commit(registry).await?
@@ -230,14 +238,16 @@ impl<'a> CipherChange<'a> {
     ) -> Result<(), Stop> {
         let result = answer.headers().get(PROVISION_RESULT);
         let is_new = result.is_none_or(|result| result == "created");
-        let is_known = self.recorded.is_some();
         let was_deleted = self.recorded.as_ref().is_some_and(|entry| entry.deleted);
         let keeps_cipher = self.before.is_some() && self.after.is_none() && !was_deleted;
-        if early || keeps_cipher || (is_known && !is_new) {
+        let first_cipher = self.before.is_none() && self.after.is_some();
+        if early || keeps_cipher || !(is_new || first_cipher) {
             return Ok(());
         }
-        if self.before.is_none() && self.after.is_some() {
-            // It was there before, made around this proxy: so may its streams be.
+        let _changing = registry.changing(self.name);
+        if first_cipher {
+            // It was there before, and so may its streams be. A client that asked for a cipher and is
+            // told that all is well has one.
             registry.baseline(self.name, caller).await?;
         }
         self.commit(registry).await?;
@@ -286,7 +296,7 @@ async fn exists(caller: &Caller, name: &BasinName) -> Result<bool, Stop> {
     match answer.status() {
         StatusCode::OK => Ok(true),
         StatusCode::NOT_FOUND => Ok(false),
-        _ => Err(Stop::Relay(Box::new(answer))),
+        _ => Err(Stop::relay(answer)),
     }
 }
 
@@ -338,11 +348,6 @@ async fn show(registry: &Registry, name: &BasinName, answer: Response<Bytes>) ->
         (None, None) => None,
     };
     let mut config = Object::of_upstream(answer.body())?;
-    let native = config.peek::<Option<Cipher>>(FIELD).flatten();
-    if cipher.is_none() && native.is_some() {
-        // The upstream encrypts by itself. Say so rather than hide it.
-        return Ok(answer);
-    }
     config.set(FIELD, &cipher)?;
     let mut answer = with_body(answer, config.to_json()?);
     answer.headers_mut().remove(header::ETAG);

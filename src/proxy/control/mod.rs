@@ -76,7 +76,6 @@ impl ControlCall {
 pub type Answered = Result<Response<Bytes>, Stop>;
 
 /// A control request with its body in memory.
-#[derive(Debug)]
 pub struct Control {
     /// `GET`, `POST`, …
     pub method: Method,
@@ -137,14 +136,20 @@ fn with_body(answer: Response<Bytes>, body: Vec<u8>) -> Response<Bytes> {
 /// What a body that could not be read means to a JSON call.
 pub fn collect_error(error: CollectError, bad: impl FnOnce(String) -> Error) -> Stop {
     match error {
-        CollectError::Encoding(_) => Stop::Relay(Box::new(super::respond::bare(
-            http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            header::ACCEPT_ENCODING,
-            crate::wire::compression::SUPPORTED_ENCODINGS,
-        ))),
+        CollectError::Encoding(_) => unsupported_encoding(),
         CollectError::Body(_) => bad(error.to_string()).into(),
         CollectError::Broken(error) => bad(error.to_string()).into(),
+        CollectError::Slow => Error::SlowClient.into(),
     }
+}
+
+/// The answer to a `content-encoding` other than gzip and zstd.
+pub fn unsupported_encoding() -> Stop {
+    Stop::relay(super::respond::bare(
+        http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        header::ACCEPT_ENCODING,
+        crate::wire::compression::SUPPORTED_ENCODINGS,
+    ))
 }
 
 fn no_json() -> Error {

@@ -57,10 +57,15 @@ pub(super) async fn delete(
     control: &Control,
     path: &StreamPath,
 ) -> Answered {
-    let _lock = registry.lock(&path.basin).await;
-    let doomed = registry.begin_deletion(path).await?;
+    let _lock = registry.lock(&path.basin).await?;
+    let doomed = registry.begin_deletion(path, caller).await?;
     let answer = send(caller, control, &path.basin).await?;
-    if had_no_effect(answer.status()) && answer.status() != StatusCode::NOT_FOUND {
+    if answer.status().is_success() {
+        registry
+            .finish_deletion(path)
+            .await
+            .map_err(Error::after_acting)?;
+    } else if had_no_effect(answer.status()) && answer.status() != StatusCode::NOT_FOUND {
         registry
             .revert_deletion(path, doomed)
             .await
@@ -103,7 +108,7 @@ async fn provision(
     control: &Control,
     path: &StreamPath,
 ) -> Answered {
-    let _lock = registry.lock(&path.basin).await;
+    let _lock = registry.lock(&path.basin).await?;
     let creation = registry.begin(path, caller).await?;
     let answer = send(caller, control, &path.basin).await?;
     let cipher = registry
@@ -118,16 +123,10 @@ async fn provision(
     Ok(with_body(answer, stream.to_json()?))
 }
 
-/// Shows the recorded cipher. Of a stream without a record the upstream's word stays: none, or a
-/// cipher of its own.
+/// Shows the recorded cipher. A stream without a record is forwarded in clear: whatever the upstream
+/// says of encryption of its own, from here it is plain.
 fn show(stream: &mut Object, recorded: Option<Option<Cipher>>) -> Result<(), Error> {
-    match recorded {
-        Some(cipher) => stream.set(FIELD, &cipher),
-        None if stream.peek::<serde_json::Value>(FIELD).is_none() => {
-            stream.set(FIELD, &None::<Cipher>)
-        }
-        None => Ok(()),
-    }
+    stream.set(FIELD, &recorded.flatten())
 }
 
 async fn send(caller: &Caller, control: &Control, basin: &BasinName) -> Answered {

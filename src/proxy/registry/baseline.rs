@@ -1,52 +1,104 @@
 //! The one moment at which the upstream is believed: when a basin gets its first cipher, the streams
 //! it already has are recorded as plain.
 
-use super::{Outcome, Registry, probe::Streams};
+use std::time::Duration;
+
+use super::{
+    Outcome, Registry,
+    probe::{Listed, Streams},
+};
 use crate::{
     crypto::Cipher,
-    proxy::call::Caller,
+    proxy::{Error, call::Caller},
     store::{BasinEntry, Change, Incarnation, Origin, StreamEntry, StreamState},
-    stream::{BasinName, StreamPath},
+    stream::{BasinName, StreamName, StreamPath},
 };
 
+/// Longest time for listing a basin: some hundred thousand streams at a thousand a page.
+const LISTING_TIMEOUT: Duration = Duration::from_secs(120);
+
 impl Registry {
-    /// Records every stream of `basin` that has no entry as plain, durably, page by page. The caller
-    /// holds the basin's lock and sets the cipher afterwards.
+    /// Records every stream of `basin` that the upstream lists as plain, durably, page by page, unless it
+    /// is recorded as sealed or has a rule. The caller holds the basin's lock and a mark that the basin is
+    /// [`changing`](Registry::changing), and sets the cipher afterwards.
     ///
     /// # Errors
-    /// The upstream's list cannot be had whole, or the store cannot write.
+    /// The upstream's list cannot be had whole in time, or the store cannot write.
     pub async fn baseline(&self, basin: &BasinName, caller: &Caller) -> Outcome<()> {
-        let mut streams = Streams::of(basin, caller);
-        while let Some(page) = streams.page().await? {
-            let mut changes = Vec::new();
-            for (stream, listed) in page {
-                let path = StreamPath {
-                    basin: basin.clone(),
-                    stream,
-                };
-                let found = self.store.stream(&path).await?;
-                if !may_be_baseline(found.entry.as_deref()) {
-                    continue;
+        let listing = async {
+            self.forget_plain(basin).await?;
+            let mut streams = Streams::of(basin, caller);
+            while let Some(page) = streams.page().await? {
+                self.record_page(basin, page).await?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(LISTING_TIMEOUT, listing)
+            .await
+            .unwrap_or(Err(Error::Timeout.into()))
+    }
+
+    async fn record_page(&self, basin: &BasinName, page: Vec<(StreamName, Listed)>) -> Outcome<()> {
+        let mut changes = Vec::new();
+        for (stream, listed) in page {
+            let path = StreamPath {
+                basin: basin.clone(),
+                stream,
+            };
+            let found = self.store.stream(&path).await?;
+            if found.entry.is_some() || self.rules.stream(&path).is_some() {
+                continue;
+            }
+            let life = Incarnation {
+                cipher: None,
+                created_at: Some(listed.created_at),
+            };
+            changes.push(Change::Stream {
+                path,
+                expected: found.revision,
+                entry: Some(StreamEntry {
+                    state: StreamState::Live(life),
+                    origin: Origin::Baseline,
+                    key_check: None,
+                }),
+            });
+        }
+        Ok(self.commit(changes).await?)
+    }
+
+    /// Drops what earlier times left of plain streams: in a basin without a cipher it says nothing, and
+    /// in one with a cipher nothing but the baseline may say "plain".
+    async fn forget_plain(&self, basin: &BasinName) -> Result<(), Error> {
+        let mut changes = Vec::new();
+        for (path, found) in self.store.streams_of(basin).await? {
+            let Some(entry) = found.entry else { continue };
+            let kept = match entry.state {
+                StreamState::Live(life) | StreamState::Deleting(life) if life.cipher.is_none() => {
+                    None
                 }
-                let life = Incarnation {
+                StreamState::Live(_) | StreamState::Deleting(_) => continue,
+                StreamState::Creating {
+                    cipher: Some(_), ..
+                } => continue,
+                // The plain creation is forgotten, what it was to replace is not.
+                StreamState::Creating {
                     cipher: None,
-                    created_at: Some(listed.created_at),
-                };
-                changes.push(Change::Stream {
-                    path,
-                    expected: found.revision,
-                    entry: Some(StreamEntry {
-                        state: StreamState::Live(life),
-                        origin: Origin::Baseline,
+                    replaces,
+                } => replaces
+                    .filter(|life| life.cipher.is_some())
+                    .map(|life| StreamEntry {
+                        state: StreamState::Deleting(life),
+                        origin: entry.origin,
                         key_check: None,
                     }),
-                });
-            }
-            if !changes.is_empty() {
-                self.store.commit(changes).await?;
-            }
+            };
+            changes.push(Change::Stream {
+                path,
+                expected: found.revision,
+                entry: kept,
+            });
         }
-        Ok(())
+        self.commit(changes).await
     }
 
     /// Takes over a basin that the configuration file declares. The caller holds the basin's lock.
@@ -61,6 +113,7 @@ impl Registry {
             .entry
             .as_deref()
             .is_some_and(|entry| entry.stream_cipher.is_some());
+        let _changing = self.changing(basin);
         if !had_cipher {
             self.baseline(basin, caller).await?;
         }
@@ -73,14 +126,5 @@ impl Registry {
             .await?;
         tracing::info!(%basin, %cipher, "basin adopted from the configuration file");
         Ok(())
-    }
-}
-
-/// Nothing recorded, or recorded as plain before: whatever was ever sealed stays what it is.
-fn may_be_baseline(entry: Option<&StreamEntry>) -> bool {
-    match entry.map(|entry| &entry.state) {
-        None => true,
-        Some(StreamState::Live(life)) => life.cipher.is_none(),
-        Some(StreamState::Creating { .. } | StreamState::Deleting(_)) => false,
     }
 }

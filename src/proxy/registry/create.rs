@@ -15,7 +15,7 @@ use crate::{
         Error,
         call::{Caller, Stop, had_no_effect},
     },
-    store::{Incarnation, Origin, StreamEntry, StreamState, Versioned},
+    store::{Error as StoreError, Incarnation, Origin, StreamEntry, StreamState, Versioned},
     stream::StreamPath,
 };
 
@@ -65,10 +65,7 @@ impl Registry {
             self.adopt(&path.basin, cipher, caller).await?;
         }
         self.settle_creation(&Asked { path, caller }).await?;
-        let cipher = match self.rules.stream(path) {
-            Some(rule) => rule.cipher,
-            None => self.basin(&path.basin).await?.cipher(),
-        };
+        let cipher = self.planned_cipher(path).await?;
         let before = self.store.stream(path).await?;
         let replaces = match before.entry.as_deref().map(|entry| &entry.state) {
             None => None,
@@ -121,10 +118,24 @@ impl Registry {
             _ => creation.intent.entry.as_deref().cloned(),
         };
         if entry.as_ref() != creation.intent.entry.as_deref() {
-            self.record(&creation.path, creation.intent.revision, entry.clone())
-                .await?;
+            let revision = creation.intent.revision;
+            let recorded = self.record(&creation.path, revision, entry.clone()).await;
+            let wrote_intent = revision != creation.before.revision;
+            match recorded {
+                // Of a stream that lived all along, somebody recorded something newer.
+                Err(Error::Store(StoreError::Conflict(_))) if !wrote_intent => {}
+                recorded => recorded?,
+            }
         }
         Ok(entry.map(|entry| entry.state.cipher()))
+    }
+
+    /// The cipher that a stream gets if it is created now.
+    pub(super) async fn planned_cipher(&self, path: &StreamPath) -> Result<Option<Cipher>, Error> {
+        match self.rules.stream(path) {
+            Some(rule) => Ok(rule.cipher),
+            None => Ok(self.basin(&path.basin).await?.cipher()),
+        }
     }
 
     /// Creates a stream because a request needs it. The caller holds the basin's lock and looks the
@@ -150,20 +161,18 @@ impl Registry {
                     .map_err(|_| Error::Garbage("unexpected JSON"))?
             }
             // Somebody was faster. Whoever it was, the stream is sealed if the basin seals.
-            StatusCode::CONFLICT if new.planned.cipher.is_some() => {
-                match probe::stream(asked).await? {
-                    Some(listed) if listed.deleted_at.is_none() => Some(listed.created_at),
-                    Some(_) | None => {
-                        self.restore(asked.path, &intent, &before).await?;
-                        return Err(Stop::Relay(Box::new(answer)));
-                    }
+            StatusCode::CONFLICT => match probe::stream(asked).await? {
+                Some(listed) if listed.deleted_at.is_none() => Some(listed.created_at),
+                Some(_) | None => {
+                    self.restore(asked.path, &intent, &before).await?;
+                    return Err(Stop::relay(answer));
                 }
-            }
+            },
             status if had_no_effect(status) => {
                 self.restore(asked.path, &intent, &before).await?;
-                return Err(Stop::Relay(Box::new(answer)));
+                return Err(refused_creation(answer, new.stream_config));
             }
-            _ => return Err(Stop::Relay(Box::new(answer))),
+            _ => return Err(Stop::relay(answer)),
         };
         let entry = StreamEntry {
             state: StreamState::Live(Incarnation {
@@ -239,6 +248,11 @@ impl Creation {
             StreamState::Live(life) if self.planned.replaces.is_none() && is_new && !same(life) => {
                 Some(live(self.planned.cipher.or(life.cipher), created_at))
             }
+            // A plain stream keeps the `created_at` that it was plain with, and is refused if it has
+            // another one now.
+            StreamState::Live(life) if self.planned.replaces.is_none() && life.cipher.is_none() => {
+                Some(before.clone())
+            }
             StreamState::Live(life) if self.planned.replaces.is_none() => Some(StreamEntry {
                 state: StreamState::Live(Incarnation {
                     cipher: life.cipher,
@@ -277,6 +291,26 @@ fn is_new(answer: &Response<Bytes>) -> bool {
     {
         Some(result) => result == "created",
         None => answer.status() == StatusCode::CREATED,
+    }
+}
+
+/// The upstream's refusal to create a stream on demand. What is wrong with the configuration is wrong
+/// with the header it came in.
+fn refused_creation(answer: Response<Bytes>, stream_config: Option<&str>) -> Stop {
+    #[derive(Deserialize)]
+    struct Info {
+        message: String,
+    }
+    let is_about_body = matches!(
+        answer.status(),
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY
+    );
+    let info = serde_json::from_slice::<Info>(answer.body());
+    match info {
+        Ok(Info { message }) if is_about_body && stream_config.is_some() => {
+            Error::BadHeader(format!("Invalid header `s2-stream-config`: {message}")).into()
+        }
+        _ => Stop::relay(answer),
     }
 }
 

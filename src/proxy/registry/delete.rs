@@ -1,31 +1,52 @@
-//! Deleting streams and basins: what is recorded stays known until something new takes the name.
+//! Deleting streams and basins: what is recorded stays known until the upstream says that it is gone,
+//! and what is sealed even then where a forgotten name could turn plain.
 
-use super::Registry;
+use std::sync::Arc;
+
+use super::{Asked, MAX_ROUNDS, Outcome, Registry};
 use crate::{
-    proxy::Error,
-    store::{BasinEntry, Change, Incarnation, Revision, StreamEntry, StreamState, Versioned},
+    proxy::{Error, call::Caller},
+    store::{
+        BasinEntry, Change, Error as StoreError, Revision, StreamEntry, StreamState, Versioned,
+    },
     stream::{BasinName, StreamPath},
 };
 
-/// An entry as it was before its stream's deletion began; `None` when there was nothing to mark.
+/// The entry of a stream before its deletion began; `None` when nothing was marked.
 pub type Doomed = Option<StreamEntry>;
+
+/// What was recorded of a basin and its streams before their deletion began.
+pub struct DoomedBasin {
+    entry: Option<Arc<BasinEntry>>,
+    streams: Vec<(StreamPath, StreamEntry)>,
+}
 
 impl Registry {
     /// Records that a stream is about to be deleted. The caller holds the basin's lock.
     ///
     /// # Errors
-    /// The store cannot answer or write.
-    pub async fn begin_deletion(&self, path: &StreamPath) -> Result<Doomed, Error> {
-        let found = self.store.stream(path).await?;
-        let Some(entry) = found.entry.as_deref().cloned() else {
-            return Ok(None);
-        };
-        let Some(marked) = marked(&entry) else {
-            return Ok(None);
-        };
-        self.record(path, found.revision, Some(marked)).await?;
-        self.verified.remove(path);
-        Ok(Some(entry))
+    /// The store cannot answer or write; an earlier creation cannot be settled.
+    pub async fn begin_deletion(&self, path: &StreamPath, caller: &Caller) -> Outcome<Doomed> {
+        self.settle_creation(&Asked { path, caller }).await?;
+        for _ in 0..MAX_ROUNDS {
+            let found = self.store.stream(path).await?;
+            let Some(entry) = found.entry.as_deref() else {
+                return Ok(None);
+            };
+            let Some(marked) = marked(entry) else {
+                return Ok(None);
+            };
+            match self.record(path, found.revision, Some(marked)).await {
+                Ok(()) => {
+                    self.verified.remove(path);
+                    return Ok(Some(entry.clone()));
+                }
+                // A first record was stored meanwhile, and with it the key check.
+                Err(Error::Store(StoreError::Conflict(_))) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Busy.into())
     }
 
     /// Takes the mark back: the upstream refused the deletion.
@@ -38,28 +59,51 @@ impl Registry {
         self.record(path, found.revision, Some(entry)).await
     }
 
-    /// Records that every stream of a basin is about to be deleted. The caller holds the basin's lock.
+    /// Forgets a stream that the upstream deleted, where a stream without an entry is not plain, or it
+    /// was plain itself.
+    ///
+    /// # Errors
+    /// The store cannot write. The mark then stays, and is settled before the next use.
+    pub async fn finish_deletion(&self, path: &StreamPath) -> Result<(), Error> {
+        let found = self.store.stream(path).await?;
+        let seals = self.basin(&path.basin).await?.cipher().is_some();
+        match found.entry.as_deref().map(|entry| &entry.state) {
+            Some(StreamState::Deleting(life)) if seals || life.cipher.is_none() => {
+                self.record(path, found.revision, None).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Records that a basin and every stream of it are about to be deleted. The caller holds the basin's
+    /// lock.
     ///
     /// # Errors
     /// The store cannot answer or write.
-    pub async fn begin_basin_deletion(
-        &self,
-        basin: &BasinName,
-    ) -> Result<Vec<(StreamPath, StreamEntry)>, Error> {
-        let mut doomed = Vec::new();
-        let mut changes: Vec<Change> = self.mark_basin(basin, true).await?.into_iter().collect();
-        for (path, Versioned { revision, entry }) in self.store.streams_of(basin).await? {
-            let Some((entry, marked)) = entry.and_then(|entry| {
-                let marked = marked(&entry)?;
-                Some((entry, marked))
-            }) else {
-                continue;
+    pub async fn begin_basin_deletion(&self, basin: &BasinName) -> Result<DoomedBasin, Error> {
+        let found = self.store.basin(basin).await?;
+        let mut doomed = DoomedBasin {
+            entry: found.entry.clone(),
+            streams: Vec::new(),
+        };
+        let mut changes = Vec::new();
+        if let Some(entry) = &found.entry {
+            let entry = BasinEntry {
+                deleted: true,
+                ..(**entry).clone()
             };
-            changes.push(change(&path, revision, marked));
-            self.verified.remove(&path);
-            doomed.push((path, entry));
+            changes.push(basin_change(basin, found.revision, entry));
         }
-        self.store.commit(changes).await?;
+        for (path, Versioned { revision, entry }) in self.store.streams_of(basin).await? {
+            if let Some(entry) = entry
+                && let Some(marked) = marked(&entry)
+            {
+                changes.push(stream_change(&path, revision, Some(marked)));
+                self.verified.remove(&path);
+                doomed.streams.push((path, entry));
+            }
+        }
+        self.commit(changes).await?;
         Ok(doomed)
     }
 
@@ -70,49 +114,62 @@ impl Registry {
     pub async fn revert_basin_deletion(
         &self,
         basin: &BasinName,
-        doomed: Vec<(StreamPath, StreamEntry)>,
+        doomed: DoomedBasin,
     ) -> Result<(), Error> {
-        let mut changes: Vec<Change> = self.mark_basin(basin, false).await?.into_iter().collect();
-        for (path, entry) in doomed {
-            let revision = self.store.stream(&path).await?.revision;
-            changes.push(change(&path, revision, entry));
+        let mut changes = Vec::new();
+        if let Some(entry) = doomed.entry {
+            let revision = self.store.basin(basin).await?.revision;
+            changes.push(basin_change(basin, revision, (*entry).clone()));
         }
-        Ok(self.store.commit(changes).await?)
+        for (path, entry) in doomed.streams {
+            let revision = self.store.stream(&path).await?.revision;
+            changes.push(stream_change(&path, revision, Some(entry)));
+        }
+        self.commit(changes).await
     }
 
-    /// The change that marks a recorded basin as deleted or not; nothing for one without an entry.
-    async fn mark_basin(&self, basin: &BasinName, deleted: bool) -> Result<Option<Change>, Error> {
-        let found = self.store.basin(basin).await?;
-        Ok(found.entry.map(|entry| Change::Basin {
-            name: basin.clone(),
-            expected: found.revision,
-            entry: Some(BasinEntry {
-                deleted,
-                ..(*entry).clone()
-            }),
-        }))
+    /// Forgets the streams of a basin that the upstream deleted. The basin's own entry stays: until it is
+    /// made again, nothing in it is plain that was not.
+    ///
+    /// # Errors
+    /// The store cannot write. The marks then stay, and are settled before the next use.
+    pub async fn finish_basin_deletion(&self, basin: &BasinName) -> Result<(), Error> {
+        let seals = self.basin(basin).await?.cipher().is_some();
+        let mut changes = Vec::new();
+        for (path, Versioned { revision, entry }) in self.store.streams_of(basin).await? {
+            match entry.map(|entry| entry.state) {
+                Some(StreamState::Deleting(life)) if seals || life.cipher.is_none() => {
+                    changes.push(stream_change(&path, revision, None));
+                }
+                Some(_) | None => {}
+            }
+        }
+        self.commit(changes).await
     }
 }
 
-/// The entry of a stream that is being deleted; `None` when it already says so.
+/// The entry of a stream that is being deleted; `None` when it is not known to live.
 fn marked(entry: &StreamEntry) -> Option<StreamEntry> {
-    let life = match &entry.state {
-        StreamState::Live(life) => life.clone(),
-        StreamState::Creating { cipher, .. } => Incarnation {
-            cipher: *cipher,
-            created_at: None,
-        },
-        StreamState::Deleting(_) => return None,
-    };
-    Some(StreamEntry {
-        state: StreamState::Deleting(life),
-        ..entry.clone()
-    })
+    match &entry.state {
+        StreamState::Live(life) => Some(StreamEntry {
+            state: StreamState::Deleting(life.clone()),
+            ..entry.clone()
+        }),
+        StreamState::Creating { .. } | StreamState::Deleting(_) => None,
+    }
 }
 
-fn change(path: &StreamPath, expected: Revision, entry: StreamEntry) -> Change {
+fn stream_change(path: &StreamPath, expected: Revision, entry: Option<StreamEntry>) -> Change {
     Change::Stream {
         path: path.clone(),
+        expected,
+        entry,
+    }
+}
+
+fn basin_change(name: &BasinName, expected: Revision, entry: BasinEntry) -> Change {
+    Change::Basin {
+        name: name.clone(),
         expected,
         entry: Some(entry),
     }

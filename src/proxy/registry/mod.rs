@@ -6,19 +6,22 @@
 mod baseline;
 mod create;
 mod delete;
+mod pin;
+mod plain;
 mod probe;
 mod settle;
 
 use std::{
+    collections::HashMap,
     hash::{BuildHasher as _, RandomState},
-    sync::Arc,
+    sync::{Arc, Mutex as SyncMutex, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
 use quick_cache::sync::Cache;
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use create::{NewStream, Planned};
+pub use plain::PlainStream;
 
 use super::{
     Error,
@@ -44,13 +47,11 @@ const VERIFIED_STREAMS: usize = 100_000;
 /// Locks that creations and changes of ciphers take, by hash of the basin.
 const LOCKS: usize = 1024;
 
+/// Longest wait for the lock of a basin: others hold it for a few calls upstream.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How often one request may find that its stream changed under it before it gives up.
 const MAX_ROUNDS: usize = 8;
-
-/// Proof that the config store, not the upstream, says that a stream is plain: what allows its
-/// records to be forwarded as they are.
-#[derive(Debug)]
-pub struct PlainStream(());
 
 /// A stream whose records are sealed.
 #[derive(Debug, Clone)]
@@ -98,6 +99,10 @@ pub struct Registry {
     locks: Box<[Mutex<()>]>,
     hasher: RandomState,
     verified: Cache<StreamPath, Instant>,
+    /// Counts the changes of the store, so that whoever relies on an earlier look can tell.
+    epoch: AtomicU64,
+    /// Basins whose first cipher is being put in force, and by how many calls.
+    changing: SyncMutex<HashMap<BasinName, usize>>,
 }
 
 impl Registry {
@@ -110,6 +115,8 @@ impl Registry {
             locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
             hasher: RandomState::new(),
             verified: Cache::new(VERIFIED_STREAMS),
+            epoch: AtomicU64::new(0),
+            changing: SyncMutex::default(),
         }
     }
 
@@ -118,6 +125,7 @@ impl Registry {
     /// # Errors
     /// The store cannot answer, or a rule contradicts it.
     pub async fn lookup(&self, path: &StreamPath) -> Result<Lookup, Error> {
+        let epoch = self.epoch();
         let found = self.store.stream(path).await?;
         let life = match found.entry.as_deref().map(|entry| &entry.state) {
             Some(StreamState::Live(life)) => Some(life.clone()),
@@ -129,25 +137,29 @@ impl Registry {
         if let Some(rule) = self.rules.stream(path) {
             return match life {
                 Some(life) if life.cipher == rule.cipher => {
-                    Ok(Lookup::Found(access(path, life.cipher, found)))
+                    Ok(Lookup::Found(access(path, life.cipher, found, epoch)))
                 }
                 Some(life) => Err(Error::RuleConflict {
                     path: path.clone(),
                     recorded: life.cipher,
                     declared: rule.cipher,
                 }),
-                None => Ok(Lookup::Unsettled),
+                // Recorded with its first record: looking alone writes nothing.
+                None => Ok(Lookup::Found(access(path, rule.cipher, found, epoch))),
             };
         }
         match life {
             Some(Incarnation {
                 cipher: Some(cipher),
                 ..
-            }) => Ok(Lookup::Found(access(path, Some(cipher), found))),
+            }) => Ok(Lookup::Found(access(path, Some(cipher), found, epoch))),
             plain => match self.basin(&path.basin).await? {
-                Basin::Plain => Ok(Lookup::Found(Access::Plain(PlainStream(())))),
+                Basin::Plain if plain.is_none() && self.is_changing(&path.basin) => {
+                    Ok(Lookup::Unsettled)
+                }
+                Basin::Plain => Ok(Lookup::Found(access(path, None, found, epoch))),
                 Basin::Sealing(_) if plain.is_some() && self.is_verified(path) => {
-                    Ok(Lookup::Found(Access::Plain(PlainStream(()))))
+                    Ok(Lookup::Found(access(path, None, found, epoch)))
                 }
                 Basin::Sealing(_) | Basin::Unadopted(_) => Ok(Lookup::Unsettled),
             },
@@ -167,10 +179,16 @@ impl Registry {
     }
 
     /// Makes sure that nobody else creates, deletes or re-ciphers anything in `basin` meanwhile.
-    pub async fn lock(&self, basin: &BasinName) -> MutexGuard<'_, ()> {
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when others hold it for too long.
+    pub async fn lock(&self, basin: &BasinName) -> Result<MutexGuard<'_, ()>, Error> {
         let slot = self.hasher.hash_one(basin) as usize % self.locks.len();
         #[expect(clippy::indexing_slicing, reason = "slot is taken modulo the length")]
-        self.locks[slot].lock().await
+        let lock = self.locks[slot].lock();
+        tokio::time::timeout(LOCK_TIMEOUT, lock)
+            .await
+            .map_err(|_| Error::Busy)
     }
 
     /// What is recorded of a basin.
@@ -201,39 +219,7 @@ impl Registry {
             expected,
             entry,
         };
-        Ok(self.store.commit(vec![change]).await?)
-    }
-
-    /// Remembers the key check of a stream after a record under it is known to be stored.
-    /// That somebody else was first, or that the stream is another one by now, is no error.
-    ///
-    /// # Errors
-    /// The store cannot write.
-    pub async fn pin(
-        &self,
-        stream: &SealedStream,
-        check: crate::crypto::KeyCheck,
-    ) -> Result<(), Error> {
-        let found = self.store.stream(&stream.path).await?;
-        let Some(entry) = found.entry.filter(|entry| entry.key_check.is_none()) else {
-            return Ok(());
-        };
-        let same_life = stream
-            .entry
-            .entry
-            .as_ref()
-            .is_some_and(|then| then.state == entry.state);
-        if !same_life {
-            return Ok(());
-        }
-        let entry = StreamEntry {
-            key_check: Some(check),
-            ..(*entry).clone()
-        };
-        match self.record(&stream.path, found.revision, Some(entry)).await {
-            Err(Error::Store(crate::store::Error::Conflict(_))) | Ok(()) => Ok(()),
-            Err(error) => Err(error),
-        }
+        self.commit(vec![change]).await
     }
 
     /// How new streams of a basin are made.
@@ -272,14 +258,17 @@ impl Registry {
             expected,
             entry,
         };
-        Ok(self.store.commit(vec![change]).await?)
+        self.commit(vec![change]).await
     }
-}
 
-impl SealedStream {
-    /// The commitment to the stream's key, if one is recorded.
-    pub fn key_check(&self) -> Option<crate::crypto::KeyCheck> {
-        self.entry.entry.as_ref().and_then(|entry| entry.key_check)
+    async fn commit(&self, changes: Vec<Change>) -> Result<(), Error> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let committed = self.store.commit(changes).await;
+        // After the change, and also when it is not known whether it was made.
+        self.advance();
+        Ok(committed?)
     }
 }
 
@@ -303,9 +292,14 @@ impl Basin {
     }
 }
 
-fn access(path: &StreamPath, cipher: Option<Cipher>, entry: Versioned<Arc<StreamEntry>>) -> Access {
+fn access(
+    path: &StreamPath,
+    cipher: Option<Cipher>,
+    entry: Versioned<Arc<StreamEntry>>,
+    epoch: u64,
+) -> Access {
     match cipher {
-        None => Access::Plain(PlainStream(())),
+        None => Access::Plain(PlainStream::known(entry.revision, epoch)),
         Some(cipher) => Access::Sealed(SealedStream {
             path: path.clone(),
             cipher,

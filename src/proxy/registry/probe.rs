@@ -58,7 +58,7 @@ pub(super) async fn stream(asked: &Asked<'_>) -> Outcome<Option<Listed>> {
 pub(super) async fn absence(asked: &Asked<'_>) -> Stop {
     let path = format!("/v1/streams/{}", encode(asked.path.stream.as_str()));
     match asked.caller.fetch(asked.basin(), &path).await {
-        Ok(answer) if !answer.status().is_success() => Stop::Relay(Box::new(answer)),
+        Ok(answer) if !answer.status().is_success() => Stop::relay(answer),
         Ok(_) => Error::Garbage("a stream is listed and not listed").into(),
         Err(error) => error.into(),
     }

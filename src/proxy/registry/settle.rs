@@ -4,15 +4,15 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    Access, Asked, Basin, Lookup, MAX_ROUNDS, NewStream, Outcome, PlainStream, Planned, Purpose,
-    Registry, access,
+    Access, Asked, Basin, Lookup, MAX_ROUNDS, Outcome, PlainStream, Purpose, Registry, access,
+    create::{NewStream, Planned},
     probe::{self, Listed},
 };
 use crate::{
+    crypto::Cipher,
     proxy::{Error, call::Caller},
     store::{
-        Error as StoreError, Incarnation, Origin, StreamEntry, StreamState, UnknownStreams,
-        Versioned,
+        Error as StoreError, Incarnation, StreamEntry, StreamState, UnknownStreams, Versioned,
     },
     stream::StreamPath,
 };
@@ -41,7 +41,10 @@ impl Registry {
         caller: &Caller,
     ) -> Outcome<Access> {
         let asked = Asked { path, caller };
-        let _lock = self.lock(&path.basin).await;
+        if let Some(access) = self.verify(&asked).await? {
+            return Ok(access);
+        }
+        let _lock = self.lock(&path.basin).await?;
         for _ in 0..MAX_ROUNDS {
             if let Lookup::Found(access) = self.lookup(path).await? {
                 return Ok(access);
@@ -54,10 +57,9 @@ impl Registry {
             if !probe::auto_creates(&asked, purpose).await? {
                 return Err(probe::absence(&asked).await);
             }
-            let cipher = self.basin(&path.basin).await?.cipher();
             let new = NewStream {
                 planned: Planned {
-                    cipher,
+                    cipher: self.planned_cipher(path).await?,
                     replaces: missing,
                 },
                 stream_config,
@@ -67,118 +69,67 @@ impl Registry {
         Err(Error::Garbage("a stream that keeps changing").into())
     }
 
+    /// Looks again at a plain stream of a basin with a cipher, without holding anybody up. `None` for
+    /// every other stream, and for one that is not what it was.
+    async fn verify(&self, asked: &Asked<'_>) -> Outcome<Option<Access>> {
+        let epoch = self.epoch();
+        let found = self.store.stream(asked.path).await?;
+        let Some(StreamState::Live(life)) = found.entry.as_deref().map(|entry| &entry.state) else {
+            return Ok(None);
+        };
+        if life.cipher.is_some() || self.rules.stream(asked.path).is_some() {
+            return Ok(None);
+        }
+        let listed = probe::stream(asked).await?;
+        if !listed.is_some_and(|listed| is_same(life, &listed) && listed.deleted_at.is_none()) {
+            return Ok(None);
+        }
+        self.verified.insert(asked.path.clone(), Instant::now());
+        Ok(Some(access(asked.path, None, found, epoch)))
+    }
+
     async fn step(&self, asked: &Asked<'_>) -> Outcome<Step> {
         let basin = &asked.path.basin;
         if let Basin::Unadopted(cipher) = self.basin(basin).await? {
             self.adopt(basin, cipher, asked.caller).await?;
             return Ok(Step::Again);
         }
+        let epoch = self.epoch();
         let found = self.store.stream(asked.path).await?;
         let state = found.entry.as_deref().map(|entry| entry.state.clone());
-        if self.rules.stream(asked.path).is_some() {
-            return self.step_declared(asked, found, state).await;
-        }
+        let Some(listed) = probe::stream(asked).await? else {
+            return Ok(Step::Missing(state.and_then(replaced)));
+        };
         match state {
-            None => match probe::stream(asked).await? {
-                None => Ok(Step::Missing(None)),
-                Some(listed) => self.unknown(asked, &listed).await.map(Step::Done),
+            Some(StreamState::Creating { cipher, replaces }) => {
+                let state = created_or_not(cipher, replaces, listed);
+                self.move_to(asked, &found, state).await
+            }
+            // Going: the upstream says so in its own words.
+            None | Some(StreamState::Live(_) | StreamState::Deleting(_))
+                if listed.deleted_at.is_some() =>
+            {
+                Err(probe::absence(asked).await)
+            }
+            // The deletion did not happen.
+            Some(StreamState::Deleting(life)) if is_same(&life, &listed) => {
+                self.move_to(asked, &found, StreamState::Live(life)).await
+            }
+            // Made again around this proxy. What was sealed stays sealed.
+            Some(StreamState::Deleting(life)) if life.cipher.is_some() => {
+                let life = Incarnation {
+                    cipher: life.cipher,
+                    created_at: Some(listed.created_at),
+                };
+                self.move_to(asked, &found, StreamState::Live(life)).await
+            }
+            None | Some(StreamState::Live(_) | StreamState::Deleting(_)) => match self.unknown {
+                UnknownStreams::Refuse => Err(Error::UnknownStream(asked.path.clone()).into()),
+                UnknownStreams::Plain => Ok(Step::Done(Access::Plain(PlainStream::unknown(
+                    found.revision,
+                    epoch,
+                )))),
             },
-            Some(StreamState::Live(life)) => self.step_plain(asked, life).await,
-            Some(StreamState::Creating { cipher, replaces }) => match probe::stream(asked).await? {
-                None => Ok(Step::Missing(replaces)),
-                Some(listed) => {
-                    let state = created_or_not(cipher, replaces, listed);
-                    self.move_to(asked, &found, state).await
-                }
-            },
-            Some(StreamState::Deleting(life)) => self.step_deleting(asked, &found, life).await,
-        }
-    }
-
-    /// A stream with a rule and no living entry: the rule becomes its entry.
-    async fn step_declared(
-        &self,
-        asked: &Asked<'_>,
-        found: Versioned<Arc<StreamEntry>>,
-        state: Option<StreamState>,
-    ) -> Outcome<Step> {
-        if let Some(StreamState::Deleting(life)) = &state
-            && let Some(listed) = probe::stream(asked).await?
-            && is_same(life, &listed)
-        {
-            return self.step_deleting(asked, &found, life.clone()).await;
-        }
-        if let Some(StreamState::Creating { cipher, replaces }) = state
-            && let Some(listed) = probe::stream(asked).await?
-        {
-            let state = created_or_not(cipher, replaces, listed);
-            return self.move_to(asked, &found, state).await;
-        }
-        let Some(rule) = self.rules.stream(asked.path) else {
-            return Ok(Step::Again);
-        };
-        let entry = StreamEntry {
-            state: StreamState::Live(Incarnation {
-                cipher: rule.cipher,
-                created_at: None,
-            }),
-            origin: Origin::Declared,
-            key_check: None,
-        };
-        self.record(asked.path, found.revision, Some(entry)).await?;
-        Ok(Step::Again)
-    }
-
-    /// A plain stream of a basin with a cipher: is it still the one that was plain?
-    async fn step_plain(&self, asked: &Asked<'_>, life: Incarnation) -> Outcome<Step> {
-        match probe::stream(asked).await? {
-            None => Ok(Step::Missing(Some(life))),
-            Some(listed) if is_same(&life, &listed) => {
-                if listed.deleted_at.is_none() {
-                    self.verified.insert(asked.path.clone(), Instant::now());
-                }
-                Ok(Step::Done(Access::Plain(PlainStream(()))))
-            }
-            Some(listed) => self.unknown(asked, &listed).await.map(Step::Done),
-        }
-    }
-
-    async fn step_deleting(
-        &self,
-        asked: &Asked<'_>,
-        found: &Versioned<Arc<StreamEntry>>,
-        life: Incarnation,
-    ) -> Outcome<Step> {
-        match probe::stream(asked).await? {
-            None => Ok(Step::Missing(Some(life))),
-            // Still being deleted: the upstream says so itself, to sealed records or plain ones.
-            Some(listed) if is_same(&life, &listed) && listed.deleted_at.is_some() => {
-                let access = access(asked.path, life.cipher, found.clone());
-                Ok(Step::Done(access))
-            }
-            Some(listed) if is_same(&life, &listed) => {
-                self.move_to(asked, found, StreamState::Live(life)).await
-            }
-            Some(listed) if life.cipher.is_none() && listed.deleted_at.is_none() => {
-                match self.basin(&asked.path.basin).await? {
-                    Basin::Plain => Ok(Step::Done(Access::Plain(PlainStream(())))),
-                    Basin::Sealing(_) | Basin::Unadopted(_) => {
-                        self.unknown(asked, &listed).await.map(Step::Done)
-                    }
-                }
-            }
-            Some(listed) => self.unknown(asked, &listed).await.map(Step::Done),
-        }
-    }
-
-    /// A stream that exists and that this proxy did not make.
-    async fn unknown(&self, asked: &Asked<'_>, listed: &Listed) -> Outcome<Access> {
-        if listed.deleted_at.is_some() {
-            return Err(probe::absence(asked).await);
-        }
-        match self.unknown {
-            UnknownStreams::Refuse => Err(Error::UnknownStream(asked.path.clone()).into()),
-            UnknownStreams::Plain => Ok(Access::Plain(PlainStream(()))),
         }
     }
 
@@ -195,6 +146,7 @@ impl Registry {
         Ok(())
     }
 
+    /// Records a new state. Another incarnation than before may have another key.
     async fn move_to(
         &self,
         asked: &Asked<'_>,
@@ -202,8 +154,11 @@ impl Registry {
         state: StreamState,
     ) -> Outcome<Step> {
         let entry = found.entry.as_deref().map(|entry| StreamEntry {
+            key_check: entry
+                .key_check
+                .filter(|_| is_same_life(&entry.state, &state)),
+            origin: entry.origin,
             state,
-            ..entry.clone()
         });
         match self.record(asked.path, found.revision, entry).await {
             Ok(()) | Err(Error::Store(StoreError::Conflict(_))) => Ok(Step::Again),
@@ -212,9 +167,17 @@ impl Registry {
     }
 }
 
+/// What the creation of a missing stream comes after.
+fn replaced(state: StreamState) -> Option<Incarnation> {
+    match state {
+        StreamState::Live(life) | StreamState::Deleting(life) => Some(life),
+        StreamState::Creating { replaces, .. } => replaces,
+    }
+}
+
 /// What became of a creation, given the stream that is there now.
 fn created_or_not(
-    cipher: Option<crate::crypto::Cipher>,
+    cipher: Option<Cipher>,
     replaces: Option<Incarnation>,
     listed: Listed,
 ) -> StreamState {
@@ -227,9 +190,19 @@ fn created_or_not(
     }
 }
 
-/// Whether the listed stream is this incarnation, as far as anybody can tell.
+/// Whether the listed stream is this incarnation, as far as anybody can tell. One that would be plain
+/// has to be the very same; one that is sealed is given the benefit of the doubt.
 fn is_same(life: &Incarnation, listed: &Listed) -> bool {
-    life.created_at
-        .as_ref()
-        .is_none_or(|created_at| *created_at == listed.created_at)
+    match &life.created_at {
+        Some(created_at) => *created_at == listed.created_at,
+        None => life.cipher.is_some(),
+    }
+}
+
+fn is_same_life(before: &StreamState, after: &StreamState) -> bool {
+    let life = |state: &StreamState| match state {
+        StreamState::Live(life) | StreamState::Deleting(life) => Some(life.clone()),
+        StreamState::Creating { .. } => None,
+    };
+    life(before).is_some() && life(before) == life(after)
 }
