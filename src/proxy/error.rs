@@ -234,7 +234,7 @@ impl Error {
             next = cause.source();
         }
         // Names of streams may hold anything, line ends included.
-        let text = format!("{self}{causes}").escape_debug().to_string();
+        let text = printable(&format!("{self}{causes}"));
         let code = self.code();
         match code {
             Code::HotServer | Code::RateLimited | Code::UpstreamTimeout | Code::Other => {
@@ -252,6 +252,17 @@ impl Error {
             | Code::RequestTimeout => tracing::info!(what, ?code, "{text}"),
         }
     }
+}
+
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => printable.extend(c.escape_default()),
+            false => printable.push(c),
+        }
+    }
+    printable
 }
 
 fn name(cipher: Option<Cipher>) -> &'static str {
