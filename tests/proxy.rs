@@ -1,6 +1,68 @@
 //! The promises of streamseal, each against a real `s2-lite` and over real TLS; a module per promise.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "that is how a test fails"
+)]
+#![allow(missing_docs, reason = "tests are read, not linked to")]
+
+#[path = "proxy/answers.rs"]
+mod answers;
+#[path = "proxy/control.rs"]
+mod control;
+#[path = "proxy/control_bodies.rs"]
+mod control_bodies;
+#[path = "proxy/control_streams.rs"]
+mod control_streams;
+#[path = "proxy/encodings.rs"]
+mod encodings;
+#[path = "proxy/flow.rs"]
+mod flow;
 #[path = "proxy/harness/mod.rs"]
 mod harness;
+#[path = "proxy/input.rs"]
+mod input;
+#[path = "proxy/input_routes.rs"]
+mod input_routes;
+#[path = "proxy/key_sources.rs"]
+mod key_sources;
+#[path = "proxy/keys.rs"]
+mod keys;
+#[path = "proxy/leaving.rs"]
+mod leaving;
+#[path = "proxy/limits.rs"]
+mod limits;
+#[path = "proxy/listener.rs"]
+mod listener;
+#[path = "proxy/logs.rs"]
+mod logs;
+#[path = "proxy/native.rs"]
+mod native;
+#[path = "proxy/native_reads.rs"]
+mod native_reads;
+#[path = "proxy/registry.rs"]
+mod registry;
+#[path = "proxy/registry_create.rs"]
+mod registry_create;
+#[path = "proxy/registry_faults.rs"]
+mod registry_faults;
+#[path = "proxy/registry_intents.rs"]
+mod registry_intents;
+#[path = "proxy/registry_races.rs"]
+mod registry_races;
+#[path = "proxy/registry_rules.rs"]
+mod registry_rules;
+#[path = "proxy/sdk.rs"]
+mod sdk;
+#[path = "proxy/secrecy.rs"]
+mod secrecy;
+#[path = "proxy/sessions.rs"]
+mod sessions;
 #[path = "proxy/smoke.rs"]
 mod smoke;
+#[path = "proxy/tamper.rs"]
+mod tamper;

@@ -234,7 +234,11 @@ impl Error {
             next = cause.source();
         }
         // Names of streams may hold anything, line ends included.
-        let text = printable(&format!("{self}{causes}"));
+        let text = match self {
+            // May quote what the client wrote.
+            Self::BadJson(_) => "request body is not the expected JSON".to_owned(),
+            _ => printable(&format!("{self}{causes}")),
+        };
         let code = self.code();
         match code {
             Code::HotServer | Code::RateLimited | Code::UpstreamTimeout | Code::Other => {

@@ -57,7 +57,6 @@ pub(super) fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .half_close(true)
         .max_buf_size(HTTP1_BUFFER);
     http.http2()
         .timer(TokioTimer::new())

@@ -49,6 +49,10 @@ impl Registry {
             if let Lookup::Found(access) = self.lookup(path).await? {
                 return Ok(access);
             }
+            // Recorded as plain since: by an adoption just now, or by whoever held the lock.
+            if let Some(access) = self.verify(&asked).await? {
+                return Ok(access);
+            }
             let missing = match self.step(&asked).await? {
                 Step::Done(access) => return Ok(access),
                 Step::Again => continue,

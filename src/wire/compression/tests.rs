@@ -1,3 +1,5 @@
+//! Compressed bodies: negotiation as S2 does it, and bounds that bombs do not pass.
+
 use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 

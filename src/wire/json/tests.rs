@@ -1,3 +1,5 @@
+//! JSON against S2's own types: what is taken, what is refused, and the very bytes that are written.
+
 use proptest::prelude::*;
 use s2_api::{data::Format as ApiFormat, v1::stream as api};
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! Media types are classified as S2 classifies them.
+
 use proptest::prelude::*;
 use s2_api::mime as api;
 

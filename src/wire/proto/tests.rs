@@ -1,3 +1,5 @@
+//! Protobuf against S2's own messages, in both directions and with hostile input.
+
 use proptest::prelude::*;
 use s2_api::v1::stream::proto as api;
 

@@ -1,3 +1,5 @@
+//! Records, commands and batches keep S2's rules and wording.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! S2S frames against S2's own encoder: limits, flags, any chunking, bombs.
+
 use http::HeaderValue;
 use proptest::{collection::vec, prelude::*};
 use s2_api::v1::stream::{

@@ -1,3 +1,5 @@
+//! Server-sent events: the bytes of each kind, and ids as S2 reads them.
+
 use super::*;
 use crate::wire::{
     record::SequencedRecord,

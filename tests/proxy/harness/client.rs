@@ -21,7 +21,7 @@ use super::BASIN;
 pub type AnyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 /// One connection.
-pub struct Client(Sender);
+pub struct Client(Sender, std::net::TcpStream);
 
 enum Sender {
     H1(tokio::sync::Mutex<http1::SendRequest<AnyBody>>),
@@ -75,6 +75,11 @@ impl Ask {
         let value = HeaderValue::from_bytes(value.as_ref()).unwrap();
         self.headers.append(name, value);
         self
+    }
+
+    /// Asks in another basin.
+    pub fn basin(self, basin: &str) -> Self {
+        self.without("s2-basin").header("s2-basin", basin)
     }
 
     /// Removes a header, such as the basin.
@@ -137,8 +142,7 @@ impl Client {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-        let io = TcpStream::connect(address).await.unwrap();
-        io.set_nodelay(true).unwrap();
+        let (io, socket) = dial(address).await;
         let name = ServerName::try_from("localhost").unwrap();
         let io = TlsConnector::from(Arc::new(config))
             .connect(name, io)
@@ -154,25 +158,29 @@ impl Client {
                     .await
                     .unwrap();
                 tokio::spawn(connection);
-                Self(Sender::H2(sender))
+                Self(Sender::H2(sender), socket)
             }
             _ => {
                 let (sender, connection) = http1::handshake(io).await.unwrap();
                 tokio::spawn(connection);
-                Self(Sender::H1(sender.into()))
+                Self(Sender::H1(sender.into()), socket)
             }
         }
     }
 
     /// Connects without TLS, by HTTP/2 prior knowledge.
     pub async fn plain(address: SocketAddr) -> Self {
-        let io = TcpStream::connect(address).await.unwrap();
-        io.set_nodelay(true).unwrap();
+        let (io, socket) = dial(address).await;
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io))
             .await
             .unwrap();
         tokio::spawn(connection);
-        Self(Sender::H2(sender))
+        Self(Sender::H2(sender), socket)
+    }
+
+    /// Closes the connection under everything that still uses it, as when the process dies.
+    pub fn vanish(&self) {
+        self.1.shutdown(std::net::Shutdown::Both).unwrap();
     }
 
     /// Sends one request and reads the whole answer.
@@ -221,4 +229,13 @@ impl Client {
             }
         }
     }
+}
+
+/// Connects, and keeps a second handle on the socket.
+async fn dial(address: SocketAddr) -> (TcpStream, std::net::TcpStream) {
+    let io = TcpStream::connect(address).await.unwrap();
+    io.set_nodelay(true).unwrap();
+    let io = io.into_std().unwrap();
+    let socket = io.try_clone().unwrap();
+    (TcpStream::from_std(io).unwrap(), socket)
 }

@@ -1,8 +1,17 @@
 //! A whole deployment in one process: client, TLS, streamseal, recording tap, plain `s2-lite`.
 
 mod client;
+mod delivered;
+mod encoding;
+mod fake;
+mod frames;
 mod lite;
+mod oracle;
+mod played;
+mod program;
 mod tap;
+mod traces;
+mod twin;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -13,9 +22,18 @@ use streamseal::{
     server, store, upstream,
 };
 
-pub use client::{Answer, Ask, Client};
-pub use lite::{Lite, Seen};
-pub use tap::Tap;
+pub use client::{Answer, AnyBody, Ask, Client};
+pub use delivered::{End, batch, delivered};
+pub use encoding::{Encoding, Packed, ack, append, input, metered, read, record};
+pub use fake::{Act, Call, Fake};
+pub use frames::{BrokenOff, DEADLINE, Frame, Live, RECONNECT, Session, channel, gunzip, until};
+pub use lite::{BodyEnd, Lite, Player, Seen};
+pub use oracle::{CIPHERS, open, seal};
+pub use played::{frame, heartbeat, sealed_batch, second_ack};
+pub use program::Program;
+pub use tap::{Tap, contains};
+pub use traces::leaks;
+pub use twin::{Twin, delete, purged, shape};
 
 /// A basin name for tests.
 pub const BASIN: &str = "test-basin";
@@ -158,4 +176,31 @@ impl Stack {
 pub fn records(stream: &str) -> String {
     let name = percent_encoding::utf8_percent_encode(stream, percent_encoding::NON_ALPHANUMERIC);
     format!("/v1/streams/{name}/records")
+}
+
+/// Asks until the answer is as wanted, for at most ten seconds.
+pub async fn ask_until(client: &Client, ask: Ask, wanted: impl Fn(&Answer) -> bool) -> Answer {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    let mut pause = tokio::time::interval(std::time::Duration::from_millis(10));
+    loop {
+        pause.tick().await;
+        let answer = client.ask(ask.clone()).await;
+        if wanted(&answer) {
+            return answer;
+        }
+        let late = tokio::time::Instant::now() > deadline;
+        assert!(!late, "still {} {}", answer.status, answer.text());
+    }
+}
+
+/// These bytes in gzip.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, bytes).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// These bytes in zstd.
+pub fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).unwrap()
 }

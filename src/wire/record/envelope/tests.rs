@@ -1,3 +1,5 @@
+//! The record encoding against S2's own, byte for byte.
+
 use bytes::BytesMut;
 use proptest::prelude::*;
 use s2_common::record::MeteredExt as _;

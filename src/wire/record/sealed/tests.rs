@@ -1,3 +1,5 @@
+//! Sealed batches against S2's own storage crate, in both directions.
+
 use bytes::BufMut as _;
 use proptest::prelude::*;
 use s2_common::{encryption::EncryptionSpec, record::MeteredExt as _};

@@ -1,0 +1,131 @@
+//! A key comes from the header or from the operator's file, and from nowhere else.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use streamseal::proxy::rules::{KeySource, RuleCipher, StreamRule};
+
+use crate::{
+    harness::{Ask, KEY, Stack, base64, records},
+    keys::{OTHER, SECRET, append, every_form, is, moved, read, sealed_stack},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_streams_take_any_key_that_could_be_one() {
+    let stack = Stack::start().await;
+    stack.create_basin(None).await;
+    let client = stack.h2().await;
+    for key in ["AAAA", "!!!!", &base64(&KEY)] {
+        for ask in [append("p"), read("p")] {
+            let answer = client.ask(ask.header("s2-encryption-key", key)).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    }
+    let before = moved(&stack);
+    for key in ["", &"A".repeat(45)] {
+        for ask in every_form("p") {
+            is(
+                &client.ask(ask.header("s2-encryption-key", key)).await,
+                422,
+                "invalid",
+            );
+        }
+    }
+    assert_eq!(moved(&stack), before);
+}
+
+fn file_rule(dir: &tempfile::TempDir, name: &str, key: &[u8; 32], overrides: bool) -> StreamRule {
+    let path: PathBuf = dir.path().join(format!("{name}.key"));
+    std::fs::write(&path, format!("{}\n", base64(key))).unwrap();
+    StreamRule {
+        r#match: format!("test-basin/{name}"),
+        cipher: RuleCipher::Aegis256,
+        key: KeySource::File,
+        key_file: path.into(),
+        header_overrides: overrides,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_send_no_key_use_the_operators() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = vec![
+        file_rule(&dir, "fixed", &KEY, false),
+        file_rule(&dir, "default", &KEY, true),
+    ];
+    let mut stack = Stack::with(|config| config.streams = rules).await;
+    stack.create_basin(None).await;
+    let client = stack.h2().await;
+    for stream in ["fixed", "default"] {
+        assert_eq!(client.ask(append(stream)).await.status, 200);
+        let read = client.ask(read(stream)).await;
+        assert_eq!(read.json()["records"][0]["body"], SECRET);
+        assert_eq!(read.json()["records"][1], Value::Null);
+    }
+    // The file is the only key: what the client sends is of no account.
+    assert_eq!(client.ask(read("fixed").key(&OTHER)).await.status, 200);
+    assert_eq!(
+        client
+            .ask(append("fixed").header("s2-encryption-key", "!!!!"))
+            .await
+            .status,
+        200
+    );
+    // A client's own wins, and is not the stream's.
+    is(
+        &client.ask(read("default").key(&OTHER)).await,
+        400,
+        "decryption_failed",
+    );
+    is(
+        &client.ask(append("default").key(&OTHER)).await,
+        400,
+        "decryption_failed",
+    );
+    is(
+        &client
+            .ask(append("default").header("s2-encryption-key", "!!!!"))
+            .await,
+        422,
+        "invalid",
+    );
+    assert_eq!(client.ask(read("default").key(&KEY)).await.status, 200);
+    // Without the rule the same key in the header opens the same records.
+    stack.restart(|config| config.streams.clear()).await;
+    let client = stack.h2().await;
+    is(&client.ask(read("fixed")).await, 422, "invalid");
+    assert_eq!(
+        client.ask(read("fixed").key(&KEY)).await.json()["records"][1]["body"],
+        SECRET
+    );
+    assert!(!stack.tap.saw(SECRET.as_bytes()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_the_query_is_refused_everywhere() {
+    let stack = sealed_stack("aegis-256").await;
+    let client = stack.h2().await;
+    let before = stack.lite.seen().len();
+    let key = base64(&KEY);
+    let names = [
+        "s2-encryption-key",
+        "S2-Encryption-Key",
+        "s2%2Dencryption-key",
+        "%732-encryption-key",
+    ];
+    for name in names {
+        let query = format!("{name}={key}");
+        for uri in [
+            format!("{}?seq_num=0&{query}", records("s")),
+            format!("{}/tail?{query}", records("s")),
+            format!("/v1/streams?{query}"),
+            format!("/v1/basins?prefix=a&{query}"),
+            format!("/metrics?{query}"),
+        ] {
+            let answer = client.ask(Ask::get(uri).key(&KEY)).await;
+            is(&answer, 400, "bad_query");
+            assert!(!answer.text().contains(&key));
+        }
+    }
+    assert_eq!(stack.lite.seen().len(), before);
+}

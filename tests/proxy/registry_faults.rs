@@ -1,0 +1,173 @@
+//! Deletions and changes of cipher that go wrong upstream leave every stream as sealed as it was.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{Act, Ask, BASIN, Fake, Lite, Stack, ask_until, purged, records, until},
+    registry_intents::{SECRET, Scripted, text},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_did_not_happen_leaves_the_stream_sealed() {
+    let scripted = Scripted::start().await;
+    let error = r#"{"code":"other","message":"oops"}"#;
+    let faults = [
+        Act::Drop,
+        Act::Answer(500, text(error)),
+        Act::Answer(403, text(error)),
+        Act::Answer(404, text(error)),
+    ];
+    for (at, fault) in faults.into_iter().enumerate() {
+        let (stream, why) = (format!("kept-{at}"), format!("{fault:?}"));
+        assert_eq!(scripted.append(&stream).await.status, 200);
+        scripted
+            .fake
+            .script(move |call| match call.method == "DELETE" {
+                true => fault.clone(),
+                false => Act::Pass,
+            });
+        let client = scripted.stack.h2().await;
+        client
+            .ask(Ask::new("DELETE", format!("/v1/streams/{stream}")))
+            .await;
+        scripted.fake.heal();
+        let none = json!({ "stream_cipher": null });
+        client
+            .ask(Ask::new("PATCH", format!("/v1/basins/{BASIN}")).json(&none))
+            .await;
+        scripted.ends_sealed(&stream, &why).await;
+        let again = json!({ "stream_cipher": "aegis-256" });
+        client
+            .ask(Ask::new("PATCH", format!("/v1/basins/{BASIN}")).json(&again))
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_the_upstream_only_claims_leaves_nothing_plain() {
+    let scripted = Scripted::start().await;
+    assert_eq!(scripted.append("s").await.status, 200);
+    scripted.fake.script(|call| match call.method == "DELETE" {
+        true => Act::Answer(202, text("")),
+        false => Act::Pass,
+    });
+    let client = scripted.stack.h2().await;
+    let deleted = client.ask(Ask::new("DELETE", "/v1/streams/s")).await;
+    assert_eq!(deleted.status, 202);
+    scripted.fake.heal();
+    let answer = scripted.append("s").await;
+    assert!([200, 403].contains(&answer.status), "{}", answer.text());
+    scripted.never_plain("a claimed deletion");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_whose_answer_was_lost_makes_room_for_a_new_life() {
+    let scripted = Scripted::start().await;
+    assert_eq!(scripted.append("s").await.status, 200);
+    scripted.fake.script(|call| match call.method == "DELETE" {
+        true => Act::LoseAnswer,
+        false => Act::Pass,
+    });
+    let client = scripted.stack.h2().await;
+    let direct = scripted.stack.direct().await;
+    until("the stream is deleted", async || {
+        let lost = client.ask(Ask::new("DELETE", "/v1/streams/s")).await;
+        assert_eq!((lost.status, &*lost.code()), (500, "other"));
+        direct.ask(Ask::get("/v1/streams/s")).await.status != 200
+    })
+    .await;
+    purged(&direct, "/v1/streams/s").await;
+    scripted.fake.heal();
+    let gcm = json!({ "stream_cipher": "aes-256-gcm" });
+    client
+        .ask(Ask::new("PATCH", format!("/v1/basins/{BASIN}")).json(&gcm))
+        .await;
+    let other = Ask::post(records("s")).json(&json!({ "records": [{ "body": SECRET }] }));
+    let other = ask_until(&client, other.key(&[7; 32]), |answer| answer.status == 200).await;
+    assert_eq!(other.json()["start"]["seq_num"], 0);
+    let list = client.ask(Ask::get("/v1/streams")).await.json();
+    assert_eq!(list["streams"][0]["cipher"], "aes-256-gcm");
+    scripted.never_plain("deletion");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_cipher_that_went_wrong_never_unseals() {
+    let scripted = Scripted::start().await;
+    let client = scripted.stack.h2().await;
+    let basin = format!("/v1/basins/{BASIN}");
+    let null = || Ask::new("PATCH", &basin).json(&json!({ "stream_cipher": null }));
+    for fault in [
+        Act::Drop,
+        Act::Answer(500, text("{}")),
+        Act::Answer(403, text("{}")),
+    ] {
+        let why = format!("{fault:?}");
+        scripted
+            .fake
+            .script(move |call| match call.method == "PATCH" {
+                true => fault.clone(),
+                false => Act::Pass,
+            });
+        assert!(client.ask(null()).await.status >= 400, "{why}");
+        scripted.fake.heal();
+        let config = client.ask(Ask::get(&basin)).await;
+        assert_eq!(config.json()["stream_cipher"], "aegis-256", "{why}");
+    }
+    scripted.fake.script(|call| match call.method == "DELETE" {
+        true => Act::Answer(403, text(r#"{"code":"permission_denied","message":"no"}"#)),
+        false => Act::Pass,
+    });
+    assert_eq!(client.ask(Ask::new("DELETE", &basin)).await.status, 403);
+    scripted.ends_sealed("after", "a refused deletion").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_cipher_needs_the_whole_list_of_streams() {
+    let lite = Arc::new(Lite::start().await);
+    let fake = Fake::start(lite.address).await;
+    let stack = Stack::over(lite, |config| fake.aim(config)).await;
+    stack.create_basin(None).await;
+    let client = stack.h2().await;
+    for stream in ["one", "two"] {
+        client
+            .ask(Ask::new("PUT", format!("/v1/streams/{stream}")))
+            .await;
+    }
+    let list = client.ask(Ask::get("/v1/streams")).await.json();
+    let page = |at: usize, more: bool| {
+        json!({ "streams": [list["streams"][at]], "has_more": more }).to_string()
+    };
+    let (first, second) = (page(0, true), page(1, false));
+    let change = Ask::new("PATCH", format!("/v1/basins/{BASIN}"));
+    let change = change.json(&json!({ "stream_cipher": "aegis-256" }));
+    // A list that breaks off in its middle, or never ends, changes nothing.
+    for broken in [
+        Act::Drop,
+        Act::Answer(200, first.clone()),
+        Act::Answer(500, text("{}")),
+    ] {
+        let first = first.clone();
+        fake.script(move |call| match call.uri.as_str() {
+            uri if uri.contains("start_after=&") => Act::Answer(200, first.clone()),
+            uri if uri.contains("start_after=") => broken.clone(),
+            _ => Act::Pass,
+        });
+        assert!(client.ask(change.clone()).await.status >= 500);
+        let config = client.ask(Ask::get(format!("/v1/basins/{BASIN}"))).await;
+        assert_eq!(config.json()["stream_cipher"], Value::Null);
+    }
+    fake.script(move |call| match call.uri.as_str() {
+        uri if uri.contains("start_after=&") => Act::Answer(200, first.clone()),
+        uri if uri.contains("start_after=one&") => Act::Answer(200, second.clone()),
+        _ => Act::Pass,
+    });
+    assert_eq!(client.ask(change).await.status, 200);
+    fake.heal();
+    let batch = json!({ "records": [{ "body": "plain" }] });
+    for stream in ["one", "two"] {
+        let appended = client.ask(Ask::post(records(stream)).json(&batch)).await;
+        assert_eq!(appended.status, 200, "{}", appended.text());
+    }
+}
