@@ -150,14 +150,14 @@ fn s2s_frames(criterion: &mut Criterion) {
         (Compression::Zstd, "zstd"),
         (Compression::Gzip, "gzip"),
     ] {
-        let encode = || s2s::encode_message(compression, &payload, false);
+        let encode = || s2s::encode_message(compression, payload.clone(), false);
         run(
             &mut group,
             &format!("encode frame, {name}"),
             payload.len(),
             encode,
         );
-        let frame = encode().unwrap();
+        let frame = Bytes::from(encode().unwrap().concat());
         run(
             &mut group,
             &format!("decode frame, {name}"),
@@ -170,7 +170,8 @@ fn s2s_frames(criterion: &mut Criterion) {
         );
     }
     // As it arrives from the network: in the pieces that HTTP/2 cuts it into.
-    let frame = s2s::encode_message(Compression::None, &payload, false).unwrap();
+    let frame = s2s::encode_message(Compression::None, payload.clone(), false).unwrap();
+    let frame = Bytes::from(frame.concat());
     run(
         &mut group,
         "decode frame, none, in 16 KiB pieces",

@@ -24,7 +24,7 @@ pub struct SealedBody(Body);
 pub struct SealedSender(mpsc::Sender<Item>);
 
 enum Item {
-    Frame(Bytes),
+    Frame([Bytes; 2]),
     End,
 }
 
@@ -50,6 +50,7 @@ impl SealedBody {
         let (sender, receiver) = mpsc::channel(QUEUED_INPUTS);
         let body = FrameBody {
             receiver,
+            payload: None,
             over: false,
         };
         (Self(body.boxed_unsync()), SealedSender(sender))
@@ -68,9 +69,8 @@ impl SealedSender {
     /// [`Ended`] when the upstream ended the session.
     pub async fn send(&self, input: &SealedInput) -> Result<(), Ended> {
         // Ciphertext does not compress.
-        let frame =
-            s2s::encode_message(Compression::None, &proto::encode_sealed_input(input), false)
-                .map_err(|_| Ended)?;
+        let payload = proto::encode_sealed_input(input);
+        let frame = s2s::encode_message(Compression::None, payload, false).map_err(|_| Ended)?;
         self.0.send(Item::Frame(frame)).await.map_err(|_| Ended)
     }
 
@@ -83,6 +83,8 @@ impl SealedSender {
 
 struct FrameBody {
     receiver: mpsc::Receiver<Item>,
+    /// Of the frame whose head is out already.
+    payload: Option<Bytes>,
     over: bool,
 }
 
@@ -97,8 +99,14 @@ impl http_body::Body for FrameBody {
         if self.over {
             return std::task::Poll::Ready(None);
         }
+        if let Some(payload) = self.payload.take() {
+            return std::task::Poll::Ready(Some(Ok(http_body::Frame::data(payload))));
+        }
         self.receiver.poll_recv(cx).map(|item| match item {
-            Some(Item::Frame(frame)) => Some(Ok(http_body::Frame::data(frame))),
+            Some(Item::Frame([head, payload])) => {
+                self.payload = Some(payload);
+                Some(Ok(http_body::Frame::data(head)))
+            }
             Some(Item::End) => {
                 self.over = true;
                 None

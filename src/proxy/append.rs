@@ -358,8 +358,9 @@ impl Session {
                 self.shared.ceiling.learn(&ack);
                 self.pin.now().await;
                 let payload = proto::encode_append_ack(&ack);
-                let frame = s2s::encode_message(self.compression, &payload, reconnect_advised);
-                (frame.map(Some).map_err(Into::into), true)
+                let frame = s2s::encode_message(self.compression, payload, reconnect_advised);
+                let frame = frame.map(|frame| Some(frame.concat().into()));
+                (frame.map_err(Into::into), true)
             }
             Ok(Some(Answer::Terminal { status, body })) => {
                 (Ok(Some(s2s::encode_terminal(status, &body))), false)

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -252,13 +252,16 @@ fn events(delivery: Delivery, format: Format, last: Option<LastEventId>) -> Body
                     .iter()
                     .map(|record| record.record.metered_size());
                 id.bytes = id.bytes.saturating_add(sizes.sum());
-                Some(sse::batch(&batch, format, &id))
+                vec![sse::batch(&batch, format, &id)]
             }
-            None => batch.tail.map(|tail| sse::ping(tail, now_ms())),
+            None => {
+                let ping = batch.tail.map(|tail| sse::ping(tail, now_ms()));
+                ping.into_iter().collect()
+            }
         },
-        Step::Terminal(_, json) => Some(sse::error(&json)),
-        Step::Failed(error) => Some(sse::error(&error.to_json())),
-        Step::End => Some(sse::done()),
+        Step::Terminal(_, json) => vec![sse::error(&json)],
+        Step::Failed(error) => vec![sse::error(&error.to_json())],
+        Step::End => vec![sse::done()],
     })
 }
 
@@ -267,17 +270,17 @@ fn frames(delivery: Delivery, compression: Compression) -> Body {
     chunks(delivery, move |step| match step {
         Step::Batch(batch, reconnect_advised) => {
             let payload = proto::encode_read_batch(&batch);
-            match s2s::encode_message(compression, &payload, reconnect_advised) {
-                Ok(frame) => Some(frame),
+            match s2s::encode_message(compression, payload, reconnect_advised) {
+                Ok(frame) => frame.into(),
                 Err(_) => {
                     let error = Error::Garbage("a batch too large");
-                    Some(respond::terminal_frame(&error.into()))
+                    vec![respond::terminal_frame(&error.into())]
                 }
             }
         }
-        Step::Terminal(status, json) => Some(s2s::encode_terminal(status, &json)),
-        Step::Failed(error) => Some(respond::terminal_frame(&error.into())),
-        Step::End => None,
+        Step::Terminal(status, json) => vec![s2s::encode_terminal(status, &json)],
+        Step::Failed(error) => vec![respond::terminal_frame(&error.into())],
+        Step::End => Vec::new(),
     })
 }
 
@@ -292,42 +295,34 @@ enum Step {
     End,
 }
 
-/// A body that writes each step as it comes. When the upstream breaks off, so does the body: an
-/// abort never becomes a clean end.
-fn chunks(delivery: Delivery, write: impl FnMut(Step) -> Option<Bytes> + Send + 'static) -> Body {
-    let states = stream::unfold(Some((delivery, write)), |state| async {
+/// A body that writes each step as it comes, in one chunk or more. When the upstream breaks off, so does
+/// the body: an abort never becomes a clean end.
+fn chunks(delivery: Delivery, write: impl FnMut(Step) -> Vec<Bytes> + Send + 'static) -> Body {
+    let steps = stream::unfold(Some((delivery, write)), |state| async {
         let (mut delivery, mut write) = state?;
-        loop {
-            let (step, more) = match delivery.next().await {
-                Ok(Some(Opened::Batch {
-                    batch,
-                    reconnect_advised,
-                })) => (Step::Batch(batch, reconnect_advised), true),
-                Ok(Some(Opened::Terminal { status, body })) => {
-                    (Step::Terminal(status, body), false)
-                }
-                Ok(None) => (Step::End, false),
-                Err(ReadError::Broken(error)) => {
-                    tracing::warn!(%error, "read session");
-                    return Some((Err(error), None));
-                }
-                Err(error @ (ReadError::Open(_) | ReadError::Decode(_))) => {
-                    let error = Error::from(error);
-                    error.log("read session");
-                    (Step::Failed(error), false)
-                }
-            };
-            match write(step) {
-                Some(chunk) => {
-                    let next = more.then_some((delivery, write));
-                    return Some((Ok::<_, BoxError>(Frame::data(chunk)), next));
-                }
-                None if more => {}
-                None => return None,
+        let (step, more) = match delivery.next().await {
+            Ok(Some(Opened::Batch {
+                batch,
+                reconnect_advised,
+            })) => (Step::Batch(batch, reconnect_advised), true),
+            Ok(Some(Opened::Terminal { status, body })) => (Step::Terminal(status, body), false),
+            Ok(None) => (Step::End, false),
+            Err(ReadError::Broken(error)) => {
+                tracing::warn!(%error, "read session");
+                return Some((vec![Err(error)], None));
             }
-        }
+            Err(error @ (ReadError::Open(_) | ReadError::Decode(_))) => {
+                let error = Error::from(error);
+                error.log("read session");
+                (Step::Failed(error), false)
+            }
+        };
+        let frames = write(step)
+            .into_iter()
+            .map(|chunk| Ok::<_, BoxError>(Frame::data(chunk)));
+        Some((frames.collect(), more.then_some((delivery, write))))
     });
-    StreamBody::new(states).boxed_unsync()
+    StreamBody::new(steps.flat_map(stream::iter)).boxed_unsync()
 }
 
 impl From<ReadError> for Error {

@@ -140,15 +140,16 @@ impl std::fmt::Debug for Frame {
 #[error("payload exceeds frame limit")]
 pub struct FrameTooLarge;
 
-/// Encodes a message's frame, compressed where that makes it smaller and it has 1 KiB or more.
+/// Encodes a message's frame as its head and its payload, which is not copied. It is compressed where that
+/// makes it smaller and it has 1 KiB or more.
 ///
 /// # Errors
 /// [`FrameTooLarge`] for a payload of 2 MiB or more.
 pub fn encode_message(
     compression: Compression,
-    payload: &[u8],
+    payload: Bytes,
     reconnect_advised: bool,
-) -> Result<Bytes, FrameTooLarge> {
+) -> Result<[Bytes; 2], FrameTooLarge> {
     if payload.len() > MAX_PAYLOAD_BYTES {
         return Err(FrameTooLarge);
     }
@@ -156,33 +157,35 @@ pub fn encode_message(
     let compressed = match compression {
         _ if payload.len() < MIN_COMPRESS_BYTES => None,
         Compression::None => None,
-        Compression::Zstd => zstd(payload).ok(),
-        Compression::Gzip => gzip(payload).ok(),
+        Compression::Zstd => zstd(&payload).ok(),
+        Compression::Gzip => gzip(&payload).ok(),
     };
-    Ok(match compressed {
+    let (flag, payload) = match compressed {
         Some(smaller) if smaller.len() < payload.len() => {
-            frame(compression.bits() | reconnect, &[&smaller])
+            (compression.bits() | reconnect, Bytes::from(smaller))
         }
-        _ => frame(reconnect, &[payload]),
-    })
+        _ => (reconnect, payload),
+    };
+    let mut head = BytesMut::with_capacity(LENGTH_BYTES + FLAG_BYTES);
+    put_head(&mut head, flag, payload.len());
+    Ok([head.freeze(), payload])
 }
 
 /// Encodes the terminal frame of an error. JSON that no frame can hold is left out.
 pub fn encode_terminal(status: u16, json: &str) -> Bytes {
     let fits = json.len() <= MAX_PAYLOAD_BYTES - STATUS_BYTES;
     let json = if fits { json } else { "{}" };
-    frame(FLAG_TERMINAL, &[&status.to_be_bytes(), json.as_bytes()])
+    let length = STATUS_BYTES + json.len();
+    let mut out = BytesMut::with_capacity(LENGTH_BYTES + FLAG_BYTES + length);
+    put_head(&mut out, FLAG_TERMINAL, length);
+    out.put_u16(status);
+    out.put_slice(json.as_bytes());
+    out.freeze()
 }
 
-fn frame(flag: u8, payload: &[&[u8]]) -> Bytes {
-    let length = FLAG_BYTES + payload.iter().map(|part| part.len()).sum::<usize>();
-    let mut out = BytesMut::with_capacity(LENGTH_BYTES + length);
-    out.put_uint(length as u64, LENGTH_BYTES);
+fn put_head(out: &mut BytesMut, flag: u8, payload_bytes: usize) {
+    out.put_uint((FLAG_BYTES + payload_bytes) as u64, LENGTH_BYTES);
     out.put_u8(flag);
-    for part in payload {
-        out.put_slice(part);
-    }
-    out.freeze()
 }
 
 #[cfg(test)]

@@ -58,7 +58,20 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 fn raw_frame(flag: u8, payload: &[u8]) -> Bytes {
-    frame(flag, &[payload])
+    let mut out = BytesMut::new();
+    put_head(&mut out, flag, payload.len());
+    out.put_slice(payload);
+    out.freeze()
+}
+
+/// The frame in one piece.
+fn encode(
+    compression: Compression,
+    payload: &[u8],
+    reconnect_advised: bool,
+) -> Result<Bytes, FrameTooLarge> {
+    let payload = Bytes::copy_from_slice(payload);
+    encode_message(compression, payload, reconnect_advised).map(|frame| frame.concat().into())
 }
 
 #[test]
@@ -91,12 +104,12 @@ fn reserved_bits_are_ignored_and_reconnect_is_kept() {
     };
     assert_eq!(decode_one(raw_frame(0x10, b"x")), advised);
     assert_eq!(
-        decode_one(encode_message(Compression::None, b"x", true).unwrap()),
+        decode_one(encode(Compression::None, b"x", true).unwrap()),
         advised
     );
     assert_eq!(
-        encode_message(Compression::None, b"x", true).unwrap(),
-        api_s2s::advise_reconnect(encode_message(Compression::None, b"x", false).unwrap()),
+        encode(Compression::None, b"x", true).unwrap(),
+        api_s2s::advise_reconnect(encode(Compression::None, b"x", false).unwrap()),
     );
 }
 
@@ -117,18 +130,18 @@ fn a_whole_frame_is_a_slice_of_its_chunk() {
 fn payloads_up_to_the_limit_pass() {
     let largest = noise(MAX_PAYLOAD_BYTES);
     for (ours, _) in ALGORITHMS {
-        let frame = encode_message(ours, &largest, false).unwrap();
+        let frame = encode(ours, &largest, false).unwrap();
         assert_eq!(frame.len(), LENGTH_BYTES + MAX_FRAME_BYTES);
         assert_eq!(decode_one(frame), message(largest.clone()));
         let zeros = vec![0; MAX_PAYLOAD_BYTES];
         assert_eq!(
-            decode_one(encode_message(ours, &zeros, false).unwrap()),
+            decode_one(encode(ours, &zeros, false).unwrap()),
             message(zeros)
         );
     }
     let beyond = vec![0; MAX_PAYLOAD_BYTES + 1];
     assert_eq!(
-        encode_message(Compression::Zstd, &beyond, false),
+        encode(Compression::Zstd, &beyond, false),
         Err(FrameTooLarge)
     );
 }
@@ -165,7 +178,7 @@ fn frames_are_those_of_s2() {
         let payload = prost::Message::encode_to_vec(&batch);
         for (ours, theirs) in ALGORITHMS {
             let theirs = SessionMessage::regular(theirs, &batch).unwrap().encode();
-            let ours_frame = encode_message(ours, &payload, false).unwrap();
+            let ours_frame = encode(ours, &payload, false).unwrap();
             assert_eq!(decode_one(theirs.clone()), message(payload.clone()));
             assert_eq!(decode_one(ours_frame.clone()), message(payload.clone()));
             assert_eq!(ours_frame[LENGTH_BYTES], theirs[LENGTH_BYTES]);
@@ -192,7 +205,7 @@ fn frames_are_those_of_s2() {
 
 #[test]
 fn what_does_not_shrink_is_sent_as_it_is() {
-    let frame = encode_message(Compression::Gzip, &noise(5000), false).unwrap();
+    let frame = encode(Compression::Gzip, &noise(5000), false).unwrap();
     assert_eq!(frame[LENGTH_BYTES], 0);
 }
 
@@ -233,7 +246,7 @@ fn compression_is_chosen_as_in_s2() {
 fn a_slow_sender_costs_one_copy_of_each_byte() {
     // A frame in single bytes: quadratic copying would take minutes.
     let payload = noise(MAX_PAYLOAD_BYTES);
-    let frame = encode_message(Compression::None, &payload, false).unwrap();
+    let frame = encode(Compression::None, &payload, false).unwrap();
     let chunks = (0..frame.len()).map(|at| frame.slice(at..at + 1));
     assert_eq!(decode_all(chunks).unwrap(), [message(payload)]);
 }
@@ -248,7 +261,7 @@ proptest! {
     ) {
         let mut body = BytesMut::new();
         for payload in &payloads {
-            body.put_slice(&encode_message(ALGORITHMS[compression].0, payload, false).unwrap());
+            body.put_slice(&encode(ALGORITHMS[compression].0, payload, false).unwrap());
         }
         body.put_slice(&encode_terminal(503, "{}"));
         let mut body = body.freeze();
