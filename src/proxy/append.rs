@@ -1,39 +1,30 @@
 //! Appends: plain streams pass through; for sealed ones every record is decoded, sealed and sent on.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+mod session;
+
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
-use tokio::task::JoinHandle;
 
 use super::{
-    Error, Pin, Proxy,
+    Error, Proxy,
     call::{Caller, Stop, collect},
-    ceiling::StreamCeiling,
-    control::{collect_error, unsupported_encoding},
+    control::collect_error,
     registry::{Access, Lookup, Purpose},
     respond::{self, Asked},
 };
 use crate::{
-    body::{self, Acks, Answer, InputError, Inputs, SealedBody, SealedSender},
-    crypto::StreamCipher,
+    body::{self, SealedBody},
     keys,
     stream::StreamPath,
-    upstream::{Body, BoxError, ResponseBody, Target},
+    upstream::{Body, ResponseBody, Target},
     wire::{
-        compression::RequestEncoding,
         json::{self, Format},
         media::Media,
         proto,
         record::{AppendAck, AppendInput, SealedInput},
-        s2s::{self, Compression},
     },
 };
 
@@ -89,14 +80,42 @@ impl Proxy {
             }
         };
         let cipher = self.cipher(&stream, &parts.headers)?;
-        let sealed = input.seal(&cipher).map_err(Error::from)?;
+        let sealed = input.seal_to_fit(&cipher, self.fit).map_err(Error::from)?;
         let uri = parts.uri.path();
         let ceiling = self.ceiling.of(&path, stream.cipher, uri, caller).await;
         let ceiling = ceiling.map_err(Stop::before_sending)?;
         let reserved = ceiling.reserve(&input).await;
         reserved.map_err(Stop::before_sending)?;
+        let mut whole: Option<AppendAck> = None;
+        for part in sealed {
+            let ack = match whole {
+                None => self.append_part(&path, &parts, &part).await?,
+                Some(before) => {
+                    let part = part.following(before.end.seq_num);
+                    let ack = self.append_part(&path, &parts, &part).await;
+                    AppendAck {
+                        start: before.start,
+                        ..ack.map_err(Stop::after_a_part)?
+                    }
+                }
+            };
+            ceiling.learn(&ack);
+            whole = Some(ack);
+        }
+        self.pin(stream, &cipher).now().await;
+        let ack = whole.ok_or(Error::Garbage("an append without parts"))?;
+        Ok(asked.whole(encoding.ack(&ack)))
+    }
+
+    /// Appends what fits into one upstream batch.
+    async fn append_part(
+        &self,
+        path: &StreamPath,
+        head: &request::Parts,
+        part: &SealedInput,
+    ) -> Result<AppendAck, Stop> {
         let response = self
-            .send_sealed(&path, parts, Media::Proto, SealedBody::unary(&sealed))
+            .send_sealed(path, head.clone(), Media::Proto, SealedBody::unary(part))
             .await?;
         let (head, body) = response.into_parts();
         let body = tokio::time::timeout(APPEND_TIMEOUT, collect(body, MAX_ANSWER_BYTES))
@@ -107,65 +126,10 @@ impl Proxy {
         }
         let ack = proto::decode_append_ack(body)
             .map_err(|_| Error::Garbage("an ack that does not decode"))?;
-        if ack.end.seq_num.checked_sub(ack.start.seq_num) != Some(input.records().len() as u64) {
+        if ack.end.seq_num.checked_sub(ack.start.seq_num) != Some(part.records().len() as u64) {
             return Err(Error::Garbage("an ack of another number of records").into());
         }
-        ceiling.learn(&ack);
-        self.pin(stream, &cipher).now().await;
-        Ok(asked.whole(encoding.ack(&ack)))
-    }
-
-    async fn append_session(
-        &self,
-        path: StreamPath,
-        request: Request<Incoming>,
-        caller: &Caller,
-        asked: &Asked,
-    ) -> Result<Response<Body>, Stop> {
-        let access = self
-            .access(&path, Purpose::Append, request.headers(), caller)
-            .await?;
-        let stream = match access {
-            Access::Sealed(stream) => stream,
-            Access::Plain(proof) => return self.forward_append(proof, path, request).await,
-        };
-        if RequestEncoding::from_headers(request.headers()) != Ok(RequestEncoding::Identity) {
-            // Frames are compressed one by one; a session is not compressed as a whole.
-            return Err(unsupported_encoding());
-        }
-        let cipher = self.cipher(&stream, request.headers())?;
-        let compression = Compression::from_accept_encoding(request.headers());
-        let (parts, incoming) = request.into_parts();
-        let uri = parts.uri.path();
-        let ceiling = self.ceiling.of(&path, stream.cipher, uri, caller).await;
-        let ceiling = ceiling.map_err(Stop::before_sending)?;
-        let (body, sender) = SealedBody::session();
-        let response = self.send_sealed(&path, parts, Media::S2s, body).await?;
-        let response = session_or_refusal(response).await?;
-        let shared = Arc::new(Shared {
-            failure: OnceLock::new(),
-            ceiling,
-        });
-        let uplink = seal_inputs(
-            Inputs::new(incoming),
-            sender,
-            cipher.clone(),
-            Arc::clone(&shared),
-        );
-        let session = Session {
-            acks: Acks::new(response.into_body()),
-            shared,
-            compression,
-            pin: self.pin(stream, &cipher),
-            _uplink: AbortOnDrop(tokio::spawn(uplink)),
-        };
-        let frames = stream::unfold(Some(session), |session| async {
-            let mut session = session?;
-            let (frame, more) = session.next().await;
-            let frame = frame.transpose()?.map(Frame::data);
-            Some((frame, more.then_some(session)))
-        });
-        Ok(asked.session(Media::S2s, StreamBody::new(frames).boxed_unsync()))
+        Ok(ack)
     }
 
     /// Sends a body of sealed records: the only way that records reach a sealed stream.
@@ -286,101 +250,4 @@ pub(super) fn format_of(headers: &HeaderMap) -> Result<Format, Error> {
     let text = value.to_str().unwrap_or_default();
     text.parse()
         .map_err(|error| Error::BadHeader(format!("Invalid header `s2-format`: {error}")))
-}
-
-/// The client's half of a session: decodes, seals and sends until there is no more, or something is
-/// wrong. What is wrong is told after the acks of everything before it.
-async fn seal_inputs(
-    mut inputs: Inputs,
-    sender: SealedSender,
-    cipher: StreamCipher,
-    shared: Arc<Shared>,
-) {
-    let stop = loop {
-        match inputs.next().await {
-            Ok(Some(input)) => match seal_input(&input, &cipher, &shared).await {
-                Ok(sealed) => {
-                    if sender.send(&sealed).await.is_err() {
-                        return;
-                    }
-                }
-                Err(stop) => break stop,
-            },
-            Ok(None) => return sender.finish().await,
-            Err(InputError::Decode(error)) => break Error::Decode(error).into(),
-            // Dropping the sender resets the upstream's stream.
-            Err(InputError::Broken(_)) => return,
-        }
-    };
-    if let Stop::Error(error) = &stop {
-        error.log("append session");
-    }
-    let _first = shared.failure.set(stop);
-    sender.finish().await;
-}
-
-async fn seal_input(
-    input: &AppendInput,
-    cipher: &StreamCipher,
-    shared: &Shared,
-) -> Result<SealedInput, Stop> {
-    let sealed = input.seal(cipher).map_err(Error::from)?;
-    let reserved = shared.ceiling.reserve(input).await;
-    reserved.map_err(Stop::before_sending)?;
-    Ok(sealed)
-}
-
-/// What both halves of a session know.
-struct Shared {
-    /// Why the client's half ended early.
-    failure: OnceLock<Stop>,
-    ceiling: StreamCeiling,
-}
-
-/// The upstream's half of a session.
-struct Session {
-    acks: Acks,
-    shared: Arc<Shared>,
-    compression: Compression,
-    pin: Pin,
-    _uplink: AbortOnDrop,
-}
-
-impl Session {
-    /// The next frame for the client, and whether another may follow. An error breaks the response
-    /// off; it never ends it cleanly.
-    async fn next(&mut self) -> (Result<Option<Bytes>, BoxError>, bool) {
-        match self.acks.next().await {
-            Ok(Some(Answer::Ack {
-                ack,
-                reconnect_advised,
-            })) => {
-                self.shared.ceiling.learn(&ack);
-                self.pin.now().await;
-                let payload = proto::encode_append_ack(&ack);
-                let frame = s2s::encode_message(self.compression, payload, reconnect_advised);
-                let frame = frame.map(|frame| Some(frame.concat().into()));
-                (frame.map_err(Into::into), true)
-            }
-            Ok(Some(Answer::Terminal { status, body })) => {
-                (Ok(Some(s2s::encode_terminal(status, &body))), false)
-            }
-            Ok(None) => (
-                Ok(self.shared.failure.get().map(respond::terminal_frame)),
-                false,
-            ),
-            Err(error) => {
-                tracing::warn!(%error, "append session");
-                (Err(error.into()), false)
-            }
-        }
-    }
-}
-
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

@@ -53,6 +53,21 @@ impl Stop {
         }
     }
 
+    /// The same, had after a part of a split batch was appended: whatever it promised of itself, the
+    /// batch as a whole had an effect.
+    #[must_use]
+    pub fn after_a_part(self) -> Self {
+        match self {
+            Self::Error(Error::Timeout) => Self::Error(Error::Timeout),
+            Self::Error(error) => Self::Error(Error::PartlyAppended(error.to_string())),
+            Self::Relay(refusal) => {
+                let (status, body) = refusal.parts();
+                let body = String::from_utf8_lossy(body);
+                Self::Error(Error::PartlyAppended(format!("{status}: {body}")))
+            }
+        }
+    }
+
     /// The same, had before anything of the client's request itself was sent: what could not be asked
     /// in preparation had no effect on its stream's records.
     #[must_use]

@@ -66,6 +66,9 @@ pub enum Error {
     /// Sent, but the exchange broke off; it may have taken effect.
     #[error("lost the connection to the upstream; the request may have taken effect")]
     Lost(#[source] upstream::Error),
+    /// Some parts of a split batch were appended, then one was not. The cause is for the log.
+    #[error("the batch had to be split to fit encrypted, and only its beginning was appended")]
+    PartlyAppended(String),
     /// The upstream broke off in the middle of an answer to a read.
     #[error("lost the connection to the upstream in the middle of an answer")]
     Broken,
@@ -205,7 +208,11 @@ impl Error {
             Self::Store(_) | Self::Unreachable(_) | Self::Unprepared(_) => Code::HotServer,
             Self::Busy => Code::RateLimited,
             Self::SlowClient => Code::RequestTimeout,
-            Self::Lost(_) | Self::Broken | Self::Unrecorded(_) | Self::Garbage(_) => Code::Other,
+            Self::Lost(_)
+            | Self::Broken
+            | Self::PartlyAppended(_)
+            | Self::Unrecorded(_)
+            | Self::Garbage(_) => Code::Other,
             Self::Timeout => Code::UpstreamTimeout,
             Self::UnknownStream(_) | Self::Declared(_) => Code::PermissionDenied,
         }

@@ -37,6 +37,7 @@ use crate::{
     store::{Store, UnknownStreams},
     stream::StreamPath,
     upstream::{Body, Upstream},
+    wire::record::Fit,
 };
 
 /// The header with a stream's configuration, for when a request creates it.
@@ -57,6 +58,7 @@ pub struct Proxy {
     key_check: keys::Check,
     upstream: Upstream,
     basin_domain: String,
+    fit: Fit,
 }
 
 /// What a proxy is made of.
@@ -73,6 +75,8 @@ pub struct Parts {
     pub upstream: Upstream,
     /// Host suffix that follows a basin's name; empty for none.
     pub basin_domain: String,
+    /// How batches are made to fit upstream.
+    pub fit: Fit,
 }
 
 impl Proxy {
@@ -91,6 +95,7 @@ impl Proxy {
             key_check: parts.key_check,
             upstream: parts.upstream,
             basin_domain: parts.basin_domain,
+            fit: parts.fit,
         }
     }
 

@@ -7,7 +7,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::file::OptionalFile;
+use crate::{
+    file::OptionalFile,
+    wire::record::{OversizeBatches, RecordCompression},
+};
 
 /// Longest domain that still leaves room for the longest basin name (48 bytes) and its dot in a host
 /// name (253 bytes, RFC 1035).
@@ -65,6 +68,13 @@ pub struct TlsConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
+    /// What happens to a batch that fits the store's limit of 1 MiB, but not once encrypted, nor compressed
+    /// and encrypted: `split` sends it in several batches that follow each other, `reject` refuses it.
+    pub oversize_batches: OversizeBatches,
+    /// Which records are compressed before they are encrypted: those of a batch that does not fit otherwise
+    /// (`when-needed`), all that become smaller (`always`, which shows the store how well each compresses),
+    /// or none (`never`).
+    pub compression: RecordCompression,
     /// Client connections at a time; more wait in the system's accept queue.
     pub max_connections: usize,
     /// Time for a TLS handshake.
@@ -95,6 +105,8 @@ impl Default for Config {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            oversize_batches: OversizeBatches::Split,
+            compression: RecordCompression::WhenNeeded,
             max_connections: 10_000,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),

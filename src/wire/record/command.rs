@@ -95,6 +95,12 @@ impl fmt::Debug for Command {
 pub struct FencingToken(Bytes);
 
 impl FencingToken {
+    /// The token as text.
+    pub fn as_str(&self) -> &str {
+        // It was checked when the token was parsed.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
     fn parse(token: Bytes) -> Result<Self, &'static str> {
         if std::str::from_utf8(&token).is_err() {
             return Err("invalid UTF-8");

@@ -15,11 +15,18 @@ use std::fmt;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
-use super::{HEADER_BASE_BYTES, Header, RECORD_BASE_BYTES, SealError};
+use super::{HEADER_BASE_BYTES, Header, MAX_BATCH_BYTES, RECORD_BASE_BYTES, SealError};
 use crate::{
-    crypto::{OpenError, Sealed, StreamCipher},
-    wire::DecodeError,
+    crypto::{OpenError, Sealed, StreamCipher, Text},
+    wire::{
+        DecodeError,
+        compression::{unzstd, zstd},
+    },
 };
+
+/// Most bytes that a compressed record may open to: the largest record and room for its encoding
+/// (the extended layout's rule). A bomb is cut off here.
+const MAX_OPENED_BYTES: usize = MAX_BATCH_BYTES + 64 * 1024;
 
 /// Most headers of a record: what a count of three bytes can say.
 const MAX_HEADERS: usize = 0xFF_FFFF;
@@ -128,17 +135,25 @@ impl Envelope {
         Self::new(headers, encoded).map_err(|_| MalformedEnvelope)
     }
 
-    /// Seals the record. `arena` as for [`StreamCipher::seal`].
+    /// Seals the record in the native layout. `arena` as for [`StreamCipher::seal`].
     ///
     /// # Errors
     /// [`SealError::TooLong`] beyond the cipher's own limit.
     pub fn seal(&self, cipher: &StreamCipher, arena: &mut BytesMut) -> Result<Sealed, SealError> {
         cipher
-            .seal(arena, |out| self.encode(out))
+            .seal(Text::Encoded, arena, |out| self.encode(out))
             .map_err(|_| SealError::TooLong)
     }
 
-    /// Opens a sealed record. `arena` as for [`StreamCipher::open`].
+    /// The encoding as one zstd frame, if that is smaller.
+    pub(super) fn compress(&self) -> Option<Vec<u8>> {
+        let mut encoded = BytesMut::with_capacity(self.encoded_len());
+        self.encode(&mut encoded);
+        let compressed = zstd(&encoded).ok()?;
+        (compressed.len() < encoded.len()).then_some(compressed)
+    }
+
+    /// Opens a sealed record of either layout. `arena` as for [`StreamCipher::open`].
     ///
     /// # Errors
     /// [`OpenError`] when the record is not authentic, or what was sealed does not decode.
@@ -147,7 +162,12 @@ impl Envelope {
         stored: &[u8],
         arena: &mut BytesMut,
     ) -> Result<Self, OpenError> {
-        let encoded = cipher.open(stored, arena)?;
+        let encoded = match cipher.open(stored, arena)? {
+            (Text::Encoded, encoded) => encoded,
+            (Text::Zstd, frame) => {
+                unzstd(&frame, MAX_OPENED_BYTES).map_err(|_| OpenError::Malformed)?
+            }
+        };
         Self::decode(encoded).map_err(|MalformedEnvelope| OpenError::Malformed)
     }
 }

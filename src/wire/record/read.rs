@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Command, Envelope, Header, Position, Record};
+use super::{Command, Envelope, Header, MAX_BATCH_BYTES, Position, Record};
 use crate::crypto::{OpenError, StreamCipher};
 
 /// A record at its position, in clear.
@@ -100,5 +100,72 @@ impl StoredBatch {
             records,
             tail: self.tail,
         })
+    }
+}
+
+impl StoredBatch {
+    /// Opens the batch a piece at a time.
+    pub fn opening(self) -> Opening {
+        Opening {
+            records: self.records.into_iter(),
+            tail: self.tail,
+            carried: None,
+            is_over: false,
+        }
+    }
+}
+
+/// A stored batch that is being opened a piece at a time: compressed records can hold far more than the
+/// batch that they came in.
+#[derive(Debug)]
+pub struct Opening {
+    records: std::vec::IntoIter<StoredRecord>,
+    tail: Option<Position>,
+    /// Opened, but too much for the piece before.
+    carried: Option<SequencedRecord>,
+    is_over: bool,
+}
+
+impl Opening {
+    /// Opens as many records as make up one batch in clear; `None` after the last piece. The batch's tail
+    /// comes with that one.
+    ///
+    /// # Errors
+    /// [`OpenError`] of the first record that is neither a valid command nor opens. Nothing of its piece
+    /// comes out then.
+    pub fn next(&mut self, cipher: &StreamCipher) -> Result<Option<ReadBatch>, OpenError> {
+        if self.is_over {
+            return Ok(None);
+        }
+        let stored_bytes = self
+            .records
+            .as_slice()
+            .iter()
+            .map(|record| record.body.len());
+        let mut arena = BytesMut::with_capacity(stored_bytes.sum());
+        let mut records: Vec<_> = self.carried.take().into_iter().collect();
+        let mut metered: usize = records
+            .iter()
+            .map(|record| record.record.metered_size())
+            .sum();
+        for stored in self.records.by_ref() {
+            let record = stored.open(cipher, &mut arena)?;
+            metered += record.record.metered_size();
+            if metered > MAX_BATCH_BYTES && !records.is_empty() {
+                self.carried = Some(record);
+                break;
+            }
+            records.push(record);
+        }
+        self.is_over = self.carried.is_none();
+        Ok(Some(ReadBatch {
+            records,
+            tail: self.tail.filter(|_| self.is_over),
+        }))
+    }
+
+    /// Whether every record came out.
+    pub fn is_over(&self) -> bool {
+        self.is_over
     }
 }

@@ -1,16 +1,21 @@
 //! Sealed batches: the only thing that goes upstream on a sealed stream.
 
+mod parts;
+
 use std::fmt;
+
+pub use parts::{Fit, OversizeBatches, RecordCompression};
 
 use bytes::{Bytes, BytesMut};
 
 use super::{
     AppendInput, AppendRecord, Command, Header, MAX_BATCH_BYTES, RECORD_BASE_BYTES, Record,
 };
-use crate::crypto::{Sealed, StreamCipher};
+use crate::crypto::{Sealed, StreamCipher, Text};
 
 impl AppendInput {
-    /// Seals the batch: every data record, each under its own nonce. Commands stay as they are.
+    /// Seals the batch in the native layout: every data record, each under its own nonce. Commands stay
+    /// as they are.
     ///
     /// # Errors
     /// [`SealError::Oversize`] when the upstream would not take the sealed batch.
@@ -20,7 +25,7 @@ impl AppendInput {
             metered += match record {
                 Record::Command(command) => command.metered_size(),
                 Record::Data(envelope) => {
-                    let sealed = envelope.encoded_len() + cipher.overhead();
+                    let sealed = envelope.encoded_len() + cipher.overhead(Text::Encoded);
                     sealed_bytes += sealed;
                     RECORD_BASE_BYTES + sealed
                 }
@@ -98,7 +103,8 @@ impl SealedRecord {
     }
 }
 
-/// A batch that may go upstream on a sealed stream. Only [`AppendInput::seal`] makes one.
+/// A batch that may go upstream on a sealed stream. Only sealing an
+/// [`AppendInput`] makes one.
 #[derive(Clone)]
 pub struct SealedInput {
     records: Vec<(Option<u64>, SealedRecord)>,
@@ -121,6 +127,13 @@ impl SealedInput {
     /// The client's condition on the sequence number.
     pub fn match_seq_num(&self) -> Option<u64> {
         self.match_seq_num
+    }
+
+    /// The same, to be appended right after the record before `seq_num` and nowhere else.
+    #[must_use]
+    pub fn following(mut self, seq_num: u64) -> Self {
+        self.match_seq_num = Some(seq_num);
+        self
     }
 
     /// The client's condition on the fencing token.

@@ -123,11 +123,13 @@ fn what_is_not_sealed_does_not_open() {
         .unwrap();
     assert_eq!(open(vec![], gcm.records()[0].1.body()), OpenError::Format);
     let malformed = cipher
-        .seal(&mut BytesMut::new(), |out| out.put_slice(&[0xff]))
+        .seal(Text::Encoded, &mut BytesMut::new(), |out| {
+            out.put_slice(&[0xff]);
+        })
         .unwrap();
     assert_eq!(open(vec![], malformed.as_bytes()), OpenError::Malformed);
     let empty_name = cipher
-        .seal(&mut BytesMut::new(), |out| {
+        .seal(Text::Encoded, &mut BytesMut::new(), |out| {
             out.put_slice(&unhex("10010005"))
         })
         .unwrap();

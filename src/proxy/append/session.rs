@@ -1,0 +1,298 @@
+//! Append sessions of sealed streams: inputs go up sealed, acks come down one for each input.
+//!
+//! An input that does not fit upstream goes up in parts. Each part waits for the ack of the one before
+//! it, for it must follow right after it, and later inputs wait for the last; the client sees one ack.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Incoming;
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use super::session_or_refusal;
+use crate::{
+    body::{Acks, Answer, InputError, Inputs, SealedBody, SealedSender},
+    crypto::StreamCipher,
+    proxy::{
+        Error, Pin, Proxy,
+        call::{Caller, Stop},
+        ceiling::StreamCeiling,
+        control::unsupported_encoding,
+        registry::{Access, Purpose},
+        respond::{self, Asked},
+    },
+    stream::StreamPath,
+    upstream::{Body, BoxError},
+    wire::{
+        compression::RequestEncoding,
+        media::Media,
+        proto,
+        record::{AppendAck, AppendInput, Fit, Position, SealedInput},
+        s2s::{self, Compression},
+    },
+};
+
+impl Proxy {
+    /// An append session to a stream that is not known to be plain.
+    pub(super) async fn append_session(
+        &self,
+        path: StreamPath,
+        request: Request<Incoming>,
+        caller: &Caller,
+        asked: &Asked,
+    ) -> Result<Response<Body>, Stop> {
+        let access = self
+            .access(&path, Purpose::Append, request.headers(), caller)
+            .await?;
+        let stream = match access {
+            Access::Sealed(stream) => stream,
+            Access::Plain(proof) => return self.forward_append(proof, path, request).await,
+        };
+        if RequestEncoding::from_headers(request.headers()) != Ok(RequestEncoding::Identity) {
+            // Frames are compressed one by one; a session is not compressed as a whole.
+            return Err(unsupported_encoding());
+        }
+        let cipher = self.cipher(&stream, request.headers())?;
+        let compression = Compression::from_accept_encoding(request.headers());
+        let (parts, incoming) = request.into_parts();
+        let uri = parts.uri.path();
+        let ceiling = self.ceiling.of(&path, stream.cipher, uri, caller).await;
+        let ceiling = ceiling.map_err(Stop::before_sending)?;
+        let (body, sender) = SealedBody::session();
+        let response = self.send_sealed(&path, parts, Media::S2s, body).await?;
+        let response = session_or_refusal(response).await?;
+        let shared = Arc::new(Shared {
+            failure: OnceLock::new(),
+            ceiling,
+            expected: Mutex::default(),
+        });
+        let uplink = Uplink {
+            inputs: Inputs::new(incoming),
+            cipher: cipher.clone(),
+            fit: self.fit,
+            shared: Arc::clone(&shared),
+        };
+        let session = Session {
+            acks: Acks::new(response.into_body()),
+            shared,
+            compression,
+            split_start: None,
+            pin: self.pin(stream, &cipher),
+            _uplink: AbortOnDrop(tokio::spawn(uplink.run(sender))),
+        };
+        let frames = stream::unfold(Some(session), |session| async {
+            let mut session = session?;
+            let (frame, more) = session.next().await;
+            let frame = frame.transpose()?.map(Frame::data);
+            Some((frame, more.then_some(session)))
+        });
+        Ok(asked.session(Media::S2s, StreamBody::new(frames).boxed_unsync()))
+    }
+}
+
+/// What both halves of a session know.
+struct Shared {
+    /// Why the client's half ended early.
+    failure: OnceLock<Stop>,
+    ceiling: StreamCeiling,
+    /// What was sent and is not acked.
+    expected: Mutex<VecDeque<Expected>>,
+}
+
+/// One upstream batch on its way.
+struct Expected {
+    records: u64,
+    part: Option<Part>,
+}
+
+/// It is one of several that are one input.
+struct Part {
+    is_last: bool,
+    acked: oneshot::Sender<Position>,
+}
+
+impl Shared {
+    fn expect(&self, batch: &SealedInput, part: Option<Part>) {
+        let records = batch.records().len() as u64;
+        self.expected().push_back(Expected { records, part });
+    }
+
+    fn expected(&self) -> MutexGuard<'_, VecDeque<Expected>> {
+        // A queue is whole whoever panics.
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The client's half of a session.
+struct Uplink {
+    inputs: Inputs,
+    cipher: StreamCipher,
+    fit: Fit,
+    shared: Arc<Shared>,
+}
+
+impl Uplink {
+    /// Decodes, seals and sends until there is no more, or something is wrong. What is wrong is told
+    /// after the acks of everything before it. Dropping the sender without finishing it resets the
+    /// upstream's stream.
+    async fn run(mut self, sender: SealedSender) {
+        let stop = loop {
+            match self.inputs.next().await {
+                Ok(Some(input)) => match self.seal(&input).await {
+                    Ok(parts) => {
+                        if self.send(&sender, parts).await.is_none() {
+                            return;
+                        }
+                    }
+                    Err(stop) => break stop,
+                },
+                Ok(None) => return sender.finish().await,
+                Err(InputError::Decode(error)) => break Error::Decode(error).into(),
+                Err(InputError::Broken(_)) => return,
+            }
+        };
+        if let Stop::Error(error) = &stop {
+            error.log("append session");
+        }
+        let _first = self.shared.failure.set(stop);
+        sender.finish().await;
+    }
+
+    async fn seal(&self, input: &AppendInput) -> Result<Vec<SealedInput>, Stop> {
+        let sealed = input.seal_to_fit(&self.cipher, self.fit);
+        let sealed = sealed.map_err(Error::from)?;
+        let reserved = self.shared.ceiling.reserve(input).await;
+        reserved.map_err(Stop::before_sending)?;
+        Ok(sealed)
+    }
+
+    /// Sends the parts of one input; `None` when the session is over.
+    async fn send(&self, sender: &SealedSender, parts: Vec<SealedInput>) -> Option<()> {
+        let last = parts.len().checked_sub(1)?;
+        let mut end: Option<Position> = None;
+        for (at, batch) in parts.into_iter().enumerate() {
+            if last == 0 {
+                self.shared.expect(&batch, None);
+                return sender.send(&batch).await.ok();
+            }
+            let batch = match end {
+                Some(end) => batch.following(end.seq_num),
+                None => batch,
+            };
+            let (acked, ack) = oneshot::channel();
+            let part = Part {
+                is_last: at == last,
+                acked,
+            };
+            self.shared.expect(&batch, Some(part));
+            sender.send(&batch).await.ok()?;
+            end = Some(ack.await.ok()?);
+        }
+        Some(())
+    }
+}
+
+/// The upstream's half of a session.
+struct Session {
+    acks: Acks,
+    shared: Arc<Shared>,
+    compression: Compression,
+    /// Where the input began of which some parts are acked, but not all.
+    split_start: Option<Position>,
+    pin: Pin,
+    _uplink: AbortOnDrop,
+}
+
+impl Session {
+    /// The next frame for the client, and whether another may follow. An error breaks the response
+    /// off; it never ends it cleanly.
+    async fn next(&mut self) -> (Result<Option<Bytes>, BoxError>, bool) {
+        loop {
+            match self.acks.next().await {
+                Ok(Some(Answer::Ack {
+                    ack,
+                    reconnect_advised,
+                })) => {
+                    self.shared.ceiling.learn(&ack);
+                    self.pin.now().await;
+                    match self.merge(ack) {
+                        Ok(Some(ack)) => {
+                            let payload = proto::encode_append_ack(&ack);
+                            let frame =
+                                s2s::encode_message(self.compression, payload, reconnect_advised);
+                            let frame = frame.map(|frame| Some(frame.concat().into()));
+                            return (frame.map_err(Into::into), true);
+                        }
+                        Ok(None) => {}
+                        Err(error) => return (Ok(Some(terminal(error.into()))), false),
+                    }
+                }
+                Ok(Some(Answer::Terminal { status, body })) => {
+                    let frame = match self.split_start {
+                        Some(_) => terminal(Error::PartlyAppended(body).into()),
+                        None => s2s::encode_terminal(status, &body),
+                    };
+                    return (Ok(Some(frame)), false);
+                }
+                Ok(None) => return (self.end(), false),
+                Err(error) => {
+                    tracing::warn!(%error, "append session");
+                    return (Err(error.into()), false);
+                }
+            }
+        }
+    }
+
+    /// The upstream's clean end: the client's, too, unless something was wrong, or acks are missing
+    /// that were promised by those before them.
+    fn end(&self) -> Result<Option<Bytes>, BoxError> {
+        if self.split_start.is_some() {
+            return Err(Error::Garbage("an end in the middle of a batch").into());
+        }
+        Ok(self.shared.failure.get().map(respond::terminal_frame))
+    }
+
+    /// The ack for the client; `None` for a part that others follow.
+    fn merge(&mut self, ack: AppendAck) -> Result<Option<AppendAck>, Error> {
+        let Some(expected) = self.shared.expected().pop_front() else {
+            // An ack of nothing: clients count for themselves.
+            return Ok(Some(ack));
+        };
+        if ack.end.seq_num.checked_sub(ack.start.seq_num) != Some(expected.records) {
+            return Err(Error::Garbage("an ack of another number of records"));
+        }
+        let Some(part) = expected.part else {
+            return Ok(Some(ack));
+        };
+        let start = *self.split_start.get_or_insert(ack.start);
+        // The uplink waits for it, unless the client left.
+        let _left = part.acked.send(ack.end);
+        if !part.is_last {
+            return Ok(None);
+        }
+        self.split_start = None;
+        Ok(Some(AppendAck { start, ..ack }))
+    }
+}
+
+fn terminal(stop: Stop) -> Bytes {
+    if let Stop::Error(error) = &stop {
+        error.log("append session");
+    }
+    respond::terminal_frame(&stop)
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
