@@ -43,11 +43,11 @@ impl Proxy {
         caller: &Caller,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
-        if let Lookup::Found(Access::Plain(proof)) = self.registry.lookup(&path).await? {
-            keys::check_length(request.headers())?;
+        let lookup = self.registry.lookup(&path).await?;
+        keys::check_length(request.headers())?;
+        if let Lookup::Found(Access::Plain(proof)) = lookup {
             return self.forward_append(proof, path, request).await;
         }
-        keys::check_length(request.headers())?;
         match Media::content_type(request.headers()) {
             Some(Media::S2s) => self.append_session(path, request, caller, asked).await,
             Some(Media::Json | Media::Proto | Media::EventStream) | None => {

@@ -26,7 +26,7 @@ const HOP_BY_HOP: [HeaderName; 11] = [
 ];
 
 /// Removes the headers that concern one connection only, and those that `connection` names.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

@@ -19,7 +19,6 @@ use self::{
 pub use self::{
     body::ResponseBody,
     config::{Config, ConfigError, TlsConfig},
-    headers::strip_hop_by_hop,
 };
 use crate::stream::BasinName;
 
