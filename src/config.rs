@@ -117,6 +117,7 @@ impl Config {
     pub fn check(&self) -> Vec<String> {
         let mut problems = server::problems(&self.listen);
         problems.extend(self.limits.problems());
+        problems.extend(self.store.problems());
         if let Err(error) = Upstream::new(&self.upstream) {
             problems.extend(error.problems);
         }

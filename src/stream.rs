@@ -122,6 +122,21 @@ impl StreamPath {
     }
 }
 
+impl FromStr for StreamPath {
+    type Err = NameError;
+
+    /// Reads `basin/stream`. A basin name holds no `/`, so the first one ends it.
+    fn from_str(path: &str) -> Result<Self, NameError> {
+        let (basin, stream) = path
+            .split_once('/')
+            .ok_or(NameError("a stream is named as basin/stream"))?;
+        Ok(Self {
+            basin: basin.parse()?,
+            stream: stream.parse()?,
+        })
+    }
+}
+
 impl fmt::Display for StreamPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.basin, self.stream)

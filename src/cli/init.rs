@@ -14,7 +14,7 @@ pub(super) fn run(config: &Config) -> Result<(), Failure> {
     let path = &config.store.path;
     match config.store.kind {
         Kind::Embedded => {
-            Embedded::init(path).map_err(|error| Failure::Other(error.to_string()))?;
+            Embedded::init(&config.store).map_err(|error| Failure::Other(error.to_string()))?;
         }
     }
     print(&format!("made config store {}\n", path.display()))

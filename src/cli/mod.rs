@@ -21,6 +21,7 @@ mod keygen;
 #[cfg(feature = "quickstart")]
 mod quickstart;
 pub mod serve;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -61,6 +62,9 @@ enum Command {
     Keygen,
     /// Create the config store.
     Init(ConfigFile),
+    /// Export, import, rebuild or change the config store; the proxy must not run on it.
+    #[command(subcommand)]
+    Store(store::Command),
     /// Run an S2 server in memory, the proxy in front of it, and a worked example.
     #[cfg(feature = "quickstart")]
     Quickstart(quickstart::Args),
@@ -127,6 +131,10 @@ fn run_with(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Command::Init(file) => {
             start_log(args.log_format, None)?;
             init::run(&load(&file)?)
+        }
+        Command::Store(command) => {
+            start_log(args.log_format, None)?;
+            store::run(command)
         }
         Command::Serve(file) => {
             start_log(args.log_format, None)?;

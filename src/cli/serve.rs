@@ -155,7 +155,8 @@ async fn warn_of_open_upstream(upstream: Upstream) {
     }
 }
 
-fn empty() -> upstream::Body {
+/// A body without bytes.
+pub(super) fn empty() -> upstream::Body {
     use http_body_util::BodyExt as _;
     http_body_util::Empty::new()
         .map_err(|never| match never {})

@@ -3,10 +3,12 @@
 mod aead;
 mod key;
 mod sealed;
+mod store_key;
 
 pub use aead::{Cipher, TooLong, UnknownCipher};
 pub use key::{Key, KeyCheck, KeyError};
-pub use sealed::{OpenError, Sealed, StreamCipher, Text};
+pub use sealed::{OpenError, Sealed, StreamCipher, Text, looks_sealed};
+pub use store_key::{Digest, NotADigest, Purpose, StoreKey};
 
 #[cfg(test)]
 mod tests;

@@ -110,6 +110,17 @@ impl fmt::Debug for Sealed {
     }
 }
 
+/// The cipher that these bytes would have been sealed with, if they are a sealed record at all: judged by
+/// format id, flags and length, so anybody's bytes may pass for one.
+///
+/// Only for making a lost config store anew. Whether a record is sealed is what the store says.
+pub fn looks_sealed(stored: &[u8]) -> Option<Cipher> {
+    Cipher::ALL.into_iter().find(|cipher| {
+        Text::of_prefix(stored, *cipher)
+            .is_ok_and(|(_, rest)| rest.len() >= cipher.nonce_bytes() + TAG_BYTES)
+    })
+}
+
 /// Key, cipher and associated data of one stream. Cheap to clone.
 #[derive(Clone)]
 pub struct StreamCipher(Arc<Inner>);

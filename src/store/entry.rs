@@ -79,4 +79,6 @@ pub enum Origin {
     Declared,
     /// It was there when its basin got its first cipher.
     Baseline,
+    /// `streamseal store rebuild` found its records.
+    Rebuilt,
 }

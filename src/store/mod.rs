@@ -11,10 +11,14 @@ use std::{path::PathBuf, sync::Arc};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-pub use embedded::Embedded;
+pub use embedded::{Embedded, ImportError, Imported};
 pub use entry::{BasinEntry, Incarnation, Origin, StreamEntry, StreamState};
 
-use crate::stream::{BasinName, StreamPath};
+use crate::{
+    crypto::Key,
+    file::{self, OptionalFile},
+    stream::{BasinName, StreamPath},
+};
 
 /// The `[store]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +28,9 @@ pub struct Config {
     pub kind: Kind,
     /// The file of the embedded store.
     pub path: PathBuf,
+    /// A file with a key of 32 bytes in base64 that every entry is authenticated with: whoever can write
+    /// the store, but does not have the key, cannot change what it says. It belongs to a store for life.
+    pub key_file: OptionalFile,
     /// Whether `serve` may make the store when the file is missing. Off, because a lost store must
     /// not turn encrypted streams into plain ones unnoticed.
     pub create: bool,
@@ -36,9 +43,34 @@ impl Default for Config {
         Self {
             kind: Kind::Embedded,
             path: PathBuf::from("streamseal.redb"),
+            key_file: OptionalFile::default(),
             create: false,
             unknown_streams: UnknownStreams::Refuse,
         }
+    }
+}
+
+impl Config {
+    /// What makes no sense in the section.
+    pub fn problems(&self) -> Vec<String> {
+        self.key()
+            .err()
+            .map(|error| error.to_string())
+            .into_iter()
+            .collect()
+    }
+
+    fn key(&self) -> Result<Option<Key>, Error> {
+        let Some(path) = self.key_file.path() else {
+            return Ok(None);
+        };
+        let text = file::read("store.key_file", path).map_err(Error::Key)?;
+        Key::from_base64(&text).map(Some).map_err(|error| {
+            Error::Key(format!(
+                "store.key_file: {}: {error}; it must hold 32 bytes in base64, as `streamseal keygen` prints them",
+                path.display()
+            ))
+        })
     }
 }
 
@@ -69,7 +101,19 @@ pub enum Error {
          (a new store knows no encrypted stream)"
     )]
     Missing(PathBuf),
-    /// `init` on a store that is already there.
+    /// The file is missing, and its witness says that it was there.
+    #[error(
+        "config store {path} was in use here and is gone; restore it from a backup, or make it anew from what \
+         the upstream holds with `streamseal store rebuild`; to start with a store that knows no encrypted \
+         stream, remove {witness}"
+    )]
+    Lost {
+        /// Where it was.
+        path: PathBuf,
+        /// What remembers it.
+        witness: PathBuf,
+    },
+    /// A store is already there.
     #[error("config store {0} already exists")]
     Exists(PathBuf),
     /// Another process has the file open.
@@ -90,6 +134,63 @@ pub enum Error {
         /// The newest format version this release reads.
         known: u32,
     },
+    /// An older copy of the store that was in use here.
+    #[error(
+        "config store {path} is an older copy: it stands at change {found}, and {newest} were seen here; streams \
+         encrypted since are unknown to it; restore the newest copy, or fill its gaps from what the upstream \
+         holds with `streamseal store rebuild`"
+    )]
+    RolledBack {
+        /// The file.
+        path: PathBuf,
+        /// Its generation.
+        found: u64,
+        /// The generation of the store that was in use here.
+        newest: u64,
+    },
+    /// Another store than the one that was in use here.
+    #[error(
+        "config store {path} is not the one that was in use here; put that one back, or remove {witness} if \
+         this one shall replace it"
+    )]
+    Replaced {
+        /// The file.
+        path: PathBuf,
+        /// What remembers the other one.
+        witness: PathBuf,
+    },
+    /// The witness beside the store cannot be read or written.
+    #[error(
+        "cannot use {path}, which tells an old config store from the newest: {reason}; free or repair the \
+         disk, or remove it if the config store is certainly the newest"
+    )]
+    Witness {
+        /// The witness.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file was moved, removed or replaced under the running process.
+    #[error("config store {0} was moved or replaced while in use; put it back and restart")]
+    Gone(PathBuf),
+    /// `store.key_file` cannot be used.
+    #[error("{0}")]
+    Key(String),
+    /// A key is configured, and the store was made without one.
+    #[error(
+        "config store {0} was made without `store.key_file`: nothing proves what it says; look at it with \
+         `streamseal store export`, and import that into a new store"
+    )]
+    NotKeyed(PathBuf),
+    /// The store was made with a key, and none is configured.
+    #[error("config store {0} was made with `store.key_file`; name that file")]
+    NeedsKey(PathBuf),
+    /// What the file says as a whole does not fit what is in it.
+    #[error(
+        "config store {0} was changed by something else than streamseal, or `store.key_file` is not its key; \
+         restore it from a backup, or move it away and run `streamseal store rebuild`"
+    )]
+    Altered(PathBuf),
     /// The file cannot be read or written, or is damaged.
     #[error("config store {path}: {source}; check the disk, or restore the file from a backup")]
     Storage {
@@ -98,14 +199,17 @@ pub enum Error {
         /// What the database said.
         source: redb::Error,
     },
-    /// An entry that is not what this release writes.
-    #[error("config store entry of {0} is damaged; restore the store from a backup")]
+    /// The file failed a moment ago and is tried again soon.
+    #[error("config store {0} failed a moment ago; check the disk")]
+    Failed(PathBuf),
+    /// An entry that is not what streamseal wrote under this name.
+    #[error("config store entry of {0} is damaged or altered; restore the store from a backup")]
     Damaged(String),
     /// Somebody else changed the entry first; read it again.
     #[error("config store entry of {0} changed meanwhile")]
     Conflict(String),
-    /// The worker that runs blocking store calls is gone: the process is stopping.
-    #[error("config store is closed")]
+    /// The process is stopping, or the database gave up on a damaged file.
+    #[error("config store is closed; see the log, and check the file")]
     Closed,
 }
 
@@ -117,6 +221,7 @@ impl Revision {
     /// The revision of an entry that does not exist.
     pub const NONE: Self = Self(0);
 
+    /// The revision after this one.
     fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
     }
@@ -141,6 +246,18 @@ impl<T> Versioned<T> {
         }
     }
 }
+
+impl<T> Versioned<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Versioned<U> {
+        Versioned {
+            revision: self.revision,
+            entry: self.entry.map(change),
+        }
+    }
+}
+
+/// A basin and what is recorded of it.
+pub type RecordedBasin = (BasinName, Versioned<BasinEntry>);
 
 /// A stream and what is recorded of it.
 pub type Recorded = (StreamPath, Versioned<StreamEntry>);

@@ -76,7 +76,6 @@ impl Files {
     fn fresh(address: SocketAddr) -> Result<Self, Failure> {
         let name = format!("streamseal-quickstart-{}", address.port());
         let directory = env::temp_dir().join(name);
-        fs::create_dir_all(&directory)?;
         let files = Self {
             certificate: directory.join("certificate.pem"),
             store: directory.join("streamseal.redb"),
@@ -92,8 +91,9 @@ impl Files {
             if let Err(error @ store::Error::Locked(_)) = Embedded::open(&config) {
                 return Err(Failure::Other(error.to_string()));
             }
-            fs::remove_file(&files.store)?;
+            fs::remove_dir_all(&files.directory)?;
         }
+        fs::create_dir_all(&files.directory)?;
         Ok(files)
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 
 use super::{Command, Envelope, Header, MAX_BATCH_BYTES, Position, Record};
-use crate::crypto::{OpenError, StreamCipher};
+use crate::crypto::{Cipher, OpenError, StreamCipher, looks_sealed};
 
 /// A record at its position, in clear.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,21 @@ pub struct StoredRecord {
 }
 
 impl StoredRecord {
+    /// Whether it is a command record, which is never sealed.
+    pub fn is_command(&self) -> bool {
+        matches!(self.headers.as_slice(), [header] if header.name.is_empty())
+    }
+
+    /// The cipher it would have been sealed with, if it is a sealed record at all; see
+    /// [`looks_sealed`](crate::crypto::looks_sealed).
+    pub fn looks_sealed(&self) -> Option<Cipher> {
+        if self.headers.is_empty() {
+            looks_sealed(&self.body)
+        } else {
+            None
+        }
+    }
+
     /// Opens the record into `arena`.
     fn open(
         self,

@@ -1,13 +1,82 @@
 //! The embedded store on real files: durable, compare-and-set, and clear about what it cannot read.
 
+use redb::ReadableDatabase as _;
+
 use super::*;
 use crate::crypto::Cipher;
+
+mod copies;
+mod damage;
+mod key;
+mod transfer;
 
 fn config(dir: &tempfile::TempDir) -> Config {
     Config {
         path: dir.path().join("store.redb"),
         create: true,
         ..Config::default()
+    }
+}
+
+/// The same with this key in `store.key_file`.
+fn keyed(dir: &tempfile::TempDir, key: u8) -> Config {
+    let file = dir.path().join(format!("{key}.key"));
+    let text = Key::from_bytes([key; 32]).to_base64();
+    std::fs::write(&file, text.as_bytes()).unwrap();
+    Config {
+        key_file: file.into(),
+        ..config(dir)
+    }
+}
+
+type Rows = redb::TableDefinition<'static, &'static str, &'static [u8]>;
+
+/// Writes to the file as somebody does who is not streamseal.
+fn make(path: &std::path::Path, edit: impl FnOnce(&redb::WriteTransaction)) {
+    let db = redb::Database::create(path).unwrap();
+    let txn = db.begin_write().unwrap();
+    for table in ["meta", "basins", "streams"] {
+        txn.open_table(Rows::new(table)).unwrap();
+    }
+    edit(&txn);
+    txn.commit().unwrap();
+}
+
+fn put_row(txn: &redb::WriteTransaction, table: &'static str, name: &str, row: &[u8]) {
+    let mut rows = txn.open_table(Rows::new(table)).unwrap();
+    rows.insert(name, row).unwrap();
+}
+
+fn remove_row(txn: &redb::WriteTransaction, table: &'static str, name: &str) {
+    let mut rows = txn.open_table(Rows::new(table)).unwrap();
+    rows.remove(name).unwrap();
+}
+
+fn row(path: &std::path::Path, table: &'static str, name: &str) -> Vec<u8> {
+    let db = redb::Database::open(path).unwrap();
+    let rows = db
+        .begin_read()
+        .unwrap()
+        .open_table(Rows::new(table))
+        .unwrap();
+    rows.get(name).unwrap().unwrap().value().to_vec()
+}
+
+/// A store with these streams in it, all encrypted, in a basin with a cipher.
+async fn filled(config: &Config, streams: &[&str]) {
+    let store = Embedded::open(config).unwrap();
+    let basin = Change::Basin {
+        name: "test-basin".parse().unwrap(),
+        expected: Revision::NONE,
+        entry: Some(BasinEntry {
+            stream_cipher: Some(Cipher::Aegis256),
+            ..BasinEntry::default()
+        }),
+    };
+    store.commit(vec![basin]).await.unwrap();
+    for stream in streams {
+        let change = put(stream, Revision::NONE);
+        store.commit(vec![change]).await.unwrap();
     }
 }
 
@@ -112,13 +181,13 @@ fn a_missing_store_is_not_made_unasked() {
 #[test]
 fn init_does_not_touch_an_existing_file() {
     let dir = tempfile::tempdir().unwrap();
-    let path = config(&dir).path;
-    std::fs::write(&path, b"something").unwrap();
+    let config = config(&dir);
+    std::fs::write(&config.path, b"something").unwrap();
     assert!(matches!(
-        Embedded::init(&path).err(),
+        Embedded::init(&config).err(),
         Some(Error::Exists(_))
     ));
-    assert_eq!(std::fs::read(&path).unwrap(), b"something");
+    assert_eq!(std::fs::read(&config.path).unwrap(), b"something");
 }
 
 #[test]
@@ -142,34 +211,48 @@ fn foreign_newer_and_damaged_files_are_refused() {
     let error = Embedded::open(&config).err().unwrap();
     assert!(matches!(error, Error::Foreign(_)), "{error}");
 
-    std::fs::remove_file(&config.path).unwrap();
-    drop(Embedded::open(&config).unwrap());
-    let db = redb::Database::open(&config.path).unwrap();
-    let txn = db.begin_write().unwrap();
-    txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("meta"))
-        .unwrap()
-        .insert("format", 2u32.to_le_bytes().as_slice())
-        .unwrap();
-    txn.commit().unwrap();
-    drop(db);
-    let error = Embedded::open(&config).err().unwrap();
-    assert!(matches!(error, Error::Newer { found: 2, .. }), "{error}");
+    for (version, is_newer) in [(0, false), (3, true), (u32::MAX, true)] {
+        std::fs::remove_file(&config.path).unwrap();
+        make(&config.path, |txn| {
+            put_row(txn, "meta", "format", &version.to_le_bytes());
+            put_row(txn, "meta", "store_id", &[7; 16]);
+        });
+        let error = Embedded::open(&config).err().unwrap();
+        match error {
+            Error::Newer { found, .. } => assert!(is_newer && found == version),
+            Error::Foreign(_) => assert!(!is_newer),
+            other => panic!("{other}"),
+        }
+    }
 }
 
 #[tokio::test]
-async fn a_damaged_entry_is_an_error_not_an_absence() {
+async fn a_store_of_the_first_format_is_brought_up_to_date() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(&dir);
-    drop(Embedded::open(&config).unwrap());
-    let db = redb::Database::open(&config.path).unwrap();
-    let txn = db.begin_write().unwrap();
-    txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("streams"))
-        .unwrap()
-        .insert("test-basin/a", b"{}".as_slice())
-        .unwrap();
-    txn.commit().unwrap();
-    drop(db);
-    let store = Embedded::open(&config).unwrap();
-    let error = store.stream(&path("a")).await.unwrap_err();
-    assert!(matches!(error, Error::Damaged(_)));
+    make(&config.path, |txn| {
+        put_row(txn, "meta", "format", &1u32.to_le_bytes());
+        put_row(txn, "meta", "store_id", &[7; 16]);
+        let basin = r#"{"revision":4,"entry":{"stream_cipher":"aegis-256","declared":false}}"#;
+        put_row(txn, "basins", "test-basin", basin.as_bytes());
+        let stream = r#"{"revision":2,"entry":{"state":{"live":{"cipher":"aegis-256","created_at":"2026-01-01T00:00:00Z"}},"origin":"created","key_check":null}}"#;
+        put_row(txn, "streams", "test-basin/a", stream.as_bytes());
+    });
+    for _ in 0..2 {
+        let store = Embedded::open(&config).unwrap();
+        let found = store.stream(&path("a")).await.unwrap();
+        assert_eq!(found.entry.as_deref(), Some(&sealed()));
+        assert_eq!(found.revision, Revision(2));
+        let basin = store.basin(&"test-basin".parse().unwrap()).await.unwrap();
+        let cipher = basin.entry.unwrap().stream_cipher;
+        assert_eq!(cipher, Some(Cipher::Aegis256));
+    }
+    // Rows without tags prove nothing to somebody who has a key.
+    std::fs::remove_file(&config.path).unwrap();
+    make(&config.path, |txn| {
+        put_row(txn, "meta", "format", &1u32.to_le_bytes());
+        put_row(txn, "meta", "store_id", &[7; 16]);
+    });
+    let error = Embedded::open(&keyed(&dir, 1)).err().unwrap();
+    assert!(matches!(error, Error::NotKeyed(_)), "{error}");
 }

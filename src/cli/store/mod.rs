@@ -1,0 +1,136 @@
+//! `streamseal store …`: looking after the config store while no proxy has it open.
+
+use std::{
+    fs::File,
+    io::{self, BufReader},
+    path::PathBuf,
+};
+
+use clap::Subcommand;
+
+use super::{ConfigFile, Failure, load, print};
+use crate::{
+    config::Config,
+    store::{self, Change, Embedded, ImportError, Store as _},
+    stream::StreamPath,
+};
+
+mod plan;
+mod rebuild;
+mod upstream;
+
+/// What to do with the config store.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Write everything it records to standard output, as lines of JSON without secrets.
+    Export(ConfigFile),
+    /// Make a new config store from an export.
+    Import(Import),
+    /// Fill it from what the upstream holds: streams whose records are encrypted become encrypted again.
+    Rebuild(rebuild::Args),
+    /// Forget which key a stream is written with; the next good append or read pins it anew.
+    Unpin(Unpin),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Import {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Take an export that is older than the config store that was in use here.
+    #[arg(long)]
+    allow_older: bool,
+    /// The export; `-` reads standard input.
+    #[arg(value_name = "EXPORT")]
+    export: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Unpin {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The stream, as `basin/stream` or `s2://basin/stream`.
+    #[arg(value_name = "STREAM", value_parser = stream_path)]
+    stream: StreamPath,
+}
+
+/// Runs one of the commands.
+///
+/// # Errors
+/// When the store cannot be used, say because a proxy is running on it, or the upstream cannot be asked.
+pub(super) fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Export(file) => export(&load(&file)?),
+        Command::Import(args) => import(&load(&args.file)?, &args),
+        Command::Rebuild(args) => super::block_on(rebuild::run(load(&args.file)?, args)),
+        Command::Unpin(args) => super::block_on(unpin(load(&args.file)?, args.stream)),
+    }
+}
+
+fn export(config: &Config) -> Result<(), Failure> {
+    let store = Embedded::open_existing(&config.store)?;
+    Ok(store.export(&mut io::stdout().lock())?)
+}
+
+fn import(config: &Config, args: &Import) -> Result<(), Failure> {
+    let imported = if args.export.as_os_str() == "-" {
+        Embedded::import(&config.store, io::stdin().lock(), args.allow_older)?
+    } else {
+        let path = args.export.display();
+        let export =
+            File::open(&args.export).map_err(|e| Failure::Other(format!("{path}: {e}")))?;
+        Embedded::import(&config.store, BufReader::new(export), args.allow_older)?
+    };
+    let path = config.store.path.display();
+    let (basins, streams) = (imported.basins, imported.streams);
+    print(&format!(
+        "made config store {path} with {basins} basins and {streams} streams\n"
+    ))?;
+    if config.store.key_file.is_set() && !imported.is_authenticated {
+        print(
+            "the export did not prove that it was made with `store.key_file`: check what it says\n",
+        )?;
+    }
+    Ok(())
+}
+
+async fn unpin(config: Config, path: StreamPath) -> Result<(), Failure> {
+    let store = Embedded::open_existing(&config.store)?;
+    let found = store.stream(&path).await?;
+    let Some(entry) = found.entry.as_deref() else {
+        return Err(Failure::Other(format!(
+            "nothing is recorded of stream {path}"
+        )));
+    };
+    if entry.key_check.is_none() {
+        return print(&format!("stream {path} has no pinned key\n"));
+    }
+    let entry = store::StreamEntry {
+        key_check: None,
+        ..entry.clone()
+    };
+    let change = Change::Stream {
+        path: path.clone(),
+        expected: found.revision,
+        entry: Some(entry),
+    };
+    store.commit(vec![change]).await?;
+    print(&format!("forgot the key of stream {path}\n"))
+}
+
+fn stream_path(text: &str) -> Result<StreamPath, String> {
+    let path = text.strip_prefix("s2://").unwrap_or(text);
+    path.parse()
+        .map_err(|error: crate::stream::NameError| error.to_string())
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        Self::Other(error.to_string())
+    }
+}

@@ -1,0 +1,75 @@
+//! `streamseal store rebuild`: a lost or old config store filled from what the upstream holds.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{
+    super::{ConfigFile, Failure, print},
+    plan::{self, Known, Plan},
+    upstream,
+};
+use crate::{
+    config::Config,
+    proxy::rules::Rules,
+    store::{Embedded, Store as _},
+    upstream::Upstream,
+};
+
+/// Longest wait for a whole answer of the upstream. The S2 CLI waits as long.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    #[command(flatten)]
+    pub(super) file: ConfigFile,
+    /// A file with an access token for the upstream that may list and read everything. By default that of
+    /// `upstream.access_token_file`.
+    #[arg(long, value_name = "FILE")]
+    access_token_file: Option<PathBuf>,
+    /// Say what would be recorded, and record nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Looks at every stream of every basin, then records what was found, all at once.
+///
+/// # Errors
+/// The upstream cannot be asked for everything, or the store cannot be used. Nothing is recorded then.
+pub(super) async fn run(mut config: Config, args: Args) -> Result<(), Failure> {
+    if let Some(file) = args.access_token_file {
+        config.upstream.access_token_file = file.into();
+    }
+    let rules = Rules::compile(&config.basins, &config.streams)
+        .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
+    let upstream = Upstream::new(&config.upstream).map_err(|e| Failure::Config(e.to_string()))?;
+    let mut found = Vec::new();
+    for basin in upstream::basins(&upstream).await? {
+        let streams = upstream::streams(&upstream, &basin).await?;
+        found.push((basin, streams));
+    }
+    let store = if args.dry_run && !config.store.path.exists() {
+        None
+    } else {
+        Some(Embedded::open_to_rebuild(&config.store)?)
+    };
+    let (basins, streams) = match &store {
+        Some(store) => (store.basins().await?, store.streams().await?),
+        None => (Vec::new(), Vec::new()),
+    };
+    let known = Known::new(basins, streams);
+    let mut plan = Plan::default();
+    for (basin, streams) in &found {
+        plan::basin(&mut plan, &known, &rules, basin, streams);
+    }
+    for line in &plan.report {
+        print(&format!("{line}\n"))?;
+    }
+    let path = config.store.path.display();
+    match store {
+        Some(store) if !args.dry_run => {
+            let count = plan.changes.len();
+            store.commit(plan.changes).await?;
+            print(&format!("config store {path}: {count} entries recorded\n"))
+        }
+        Some(_) | None => print("nothing was recorded: --dry-run\n"),
+    }
+}

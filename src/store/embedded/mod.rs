@@ -1,0 +1,321 @@
+//! The embedded config store: one `redb` file, one process, a bounded cache in front.
+//!
+//! ```text
+//! table "meta"     "format" → u32 LE    "store_id" → 16 bytes    "keyed" → 0 or 1    "ledger" → JSON
+//! table "basins"   basin         → {"revision":…,"entry":…,"tag":…}   JSON
+//! table "streams"  basin/stream  → {"revision":…,"entry":…,"tag":…}   JSON
+//! ```
+//! A basin name holds no `/`, so the first one ends it. Beside the file stands its witness.
+
+mod file;
+mod ledger;
+mod open;
+mod row;
+mod transfer;
+mod witness;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::BoxFuture;
+use quick_cache::sync::Cache;
+
+pub use transfer::{ImportError, Imported};
+
+use self::{
+    file::{BASINS, File, STREAMS},
+    open::Trust,
+};
+use super::{
+    BasinEntry, Change, Config, Error, Recorded, RecordedBasin, Revision, Store, StreamEntry,
+    Versioned,
+};
+use crate::{
+    crypto::Key,
+    stream::{BasinName, StreamPath},
+};
+
+/// Basins kept in memory. A few hundred bytes each.
+const CACHED_BASINS: usize = 10_000;
+
+/// Streams kept in memory. A few hundred bytes each, so some tens of megabytes at most.
+const CACHED_STREAMS: usize = 100_000;
+
+/// Shortest time between two attempts to open a file again that failed: each reads it whole.
+const REOPEN_EVERY: Duration = Duration::from_secs(1);
+
+/// The embedded store. Cheap to clone.
+#[derive(Clone)]
+pub struct Embedded(Arc<Inner>);
+
+struct Inner {
+    path: Box<Path>,
+    key: Option<Key>,
+    basins: Cache<BasinName, Versioned<Arc<BasinEntry>>>,
+    streams: Cache<StreamPath, Versioned<Arc<StreamEntry>>>,
+    /// Held while a change is written and the cache follows, and while a miss is read into the
+    /// cache, so that the cache never holds something older than the file.
+    file: Mutex<Slot>,
+}
+
+/// The file, while it can be used.
+enum Slot {
+    Open(File),
+    /// It failed: the database wants to be opened anew, which puts right what a failed write left.
+    Failed {
+        store_id: [u8; ledger::STORE_ID_BYTES],
+        next_attempt: Instant,
+    },
+}
+
+impl Embedded {
+    /// Opens the store, or makes it when `store.create` says so.
+    ///
+    /// # Errors
+    /// [`Error`] for a file that is missing, in use, damaged, altered, foreign, newer, or older than what
+    /// was here before.
+    pub fn open(config: &Config) -> Result<Self, Error> {
+        let key = config.key()?;
+        let file = if config.path.try_exists().unwrap_or(true) {
+            File::open(&config.path, key.as_ref(), Trust::Newest)?
+        } else if config.create {
+            File::init(&config.path, key.as_ref(), Trust::Newest)?
+        } else {
+            return Err(Error::Missing(config.path.clone()));
+        };
+        Ok(Self::new(file, config, key))
+    }
+
+    /// Makes a new, empty store.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] rather than touch a file that is already there, [`Error::Lost`] where one was.
+    pub fn init(config: &Config) -> Result<Self, Error> {
+        let key = config.key()?;
+        let file = File::init(&config.path, key.as_ref(), Trust::Newest)?;
+        Ok(Self::new(file, config, key))
+    }
+
+    /// Opens a store whose gaps are about to be filled: an older copy is taken as well, and a missing one
+    /// is made. It counts as the newest from its first change on.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`], but for the age.
+    pub fn open_to_rebuild(config: &Config) -> Result<Self, Error> {
+        let key = config.key()?;
+        let file = if config.path.try_exists().unwrap_or(true) {
+            File::open(&config.path, key.as_ref(), Trust::Older)?
+        } else {
+            File::init(&config.path, key.as_ref(), Trust::Older)?
+        };
+        Ok(Self::new(file, config, key))
+    }
+
+    /// Opens a store that must be there, whatever `store.create` says.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`].
+    pub fn open_existing(config: &Config) -> Result<Self, Error> {
+        if !config.path.try_exists().unwrap_or(true) {
+            return Err(Error::Missing(config.path.clone()));
+        }
+        Self::open(config)
+    }
+
+    /// Every basin that is recorded.
+    ///
+    /// # Errors
+    /// The file fails.
+    pub async fn basins(&self) -> Result<Vec<RecordedBasin>, Error> {
+        self.blocking(|inner| inner.with_file(|file| file.basins()))
+            .await
+    }
+
+    /// Every stream that is recorded.
+    ///
+    /// # Errors
+    /// The file fails.
+    pub async fn streams(&self) -> Result<Vec<Recorded>, Error> {
+        self.blocking(|inner| inner.with_file(|file| file.streams(None)))
+            .await
+    }
+
+    fn new(file: File, config: &Config, key: Option<Key>) -> Self {
+        Self(Arc::new(Inner {
+            path: config.path.as_path().into(),
+            key,
+            basins: Cache::new(CACHED_BASINS),
+            streams: Cache::new(CACHED_STREAMS),
+            file: Mutex::new(Slot::Open(file)),
+        }))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || work(&inner))
+            .await
+            .map_err(|_| Error::Closed)?
+    }
+}
+
+impl Store for Embedded {
+    fn basin<'a>(
+        &'a self,
+        name: &'a BasinName,
+    ) -> BoxFuture<'a, Result<Versioned<Arc<BasinEntry>>, Error>> {
+        Box::pin(async move {
+            if let Some(known) = self.0.basins.get(name) {
+                return Ok(known);
+            }
+            let name = name.clone();
+            self.blocking(move |inner| {
+                inner.with_file(|file| {
+                    let found = file.read(BASINS, name.as_str())?.map(Arc::new);
+                    inner.basins.insert(name, found.clone());
+                    Ok(found)
+                })
+            })
+            .await
+        })
+    }
+
+    fn stream<'a>(
+        &'a self,
+        path: &'a StreamPath,
+    ) -> BoxFuture<'a, Result<Versioned<Arc<StreamEntry>>, Error>> {
+        Box::pin(async move {
+            if let Some(known) = self.0.streams.get(path) {
+                return Ok(known);
+            }
+            let path = path.clone();
+            self.blocking(move |inner| {
+                inner.with_file(|file| {
+                    let found = file.read(STREAMS, &path.to_string())?.map(Arc::new);
+                    inner.streams.insert(path, found.clone());
+                    Ok(found)
+                })
+            })
+            .await
+        })
+    }
+
+    fn streams_of<'a>(
+        &'a self,
+        basin: &'a BasinName,
+    ) -> BoxFuture<'a, Result<Vec<Recorded>, Error>> {
+        let basin = basin.clone();
+        Box::pin(self.blocking(move |inner| inner.with_file(|file| file.streams(Some(&basin)))))
+    }
+
+    fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.blocking(move |inner| {
+            inner.with_file(|file| {
+                // Until the cache follows, what the file holds is not known for certain: a failed commit
+                // may still have reached the disk. So forget first, remember after.
+                inner.forget(&changes);
+                file.commit(&changes)?;
+                inner.remember(changes);
+                Ok(())
+            })
+        }))
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> Result<MutexGuard<'_, Slot>, Error> {
+        self.file.lock().map_err(|_| Error::Closed)
+    }
+
+    /// Works on the file, opening it anew if it failed before.
+    fn with_file<T>(&self, work: impl FnOnce(&mut File) -> Result<T, Error>) -> Result<T, Error> {
+        let mut slot = self.lock()?;
+        let file = match &mut *slot {
+            Slot::Open(file) => file,
+            Slot::Failed { .. } => self.reopen(&mut slot)?,
+        };
+        let store_id = file.store_id;
+        let done = work(file);
+        if let Err(error @ Error::Storage { .. }) = &done {
+            tracing::error!(%error, "the config store failed; it is opened anew with the next request");
+            // Nothing is answered from memory that the file may contradict.
+            self.basins.clear();
+            self.streams.clear();
+            *slot = Slot::Failed {
+                store_id,
+                next_attempt: Instant::now() + REOPEN_EVERY,
+            };
+        }
+        done
+    }
+
+    fn reopen<'a>(&self, slot: &'a mut Slot) -> Result<&'a mut File, Error> {
+        let Slot::Failed {
+            store_id,
+            next_attempt,
+        } = slot
+        else {
+            return Err(Error::Closed);
+        };
+        if Instant::now() < *next_attempt {
+            return Err(Error::Failed(self.path.to_path_buf()));
+        }
+        *next_attempt = Instant::now() + REOPEN_EVERY;
+        let file = File::open(&self.path, self.key.as_ref(), Trust::Newest)
+            .inspect_err(|error| tracing::error!(%error, "the config store does not open again"))?;
+        if file.store_id != *store_id {
+            return Err(Error::Gone(self.path.to_path_buf()));
+        }
+        tracing::info!("the config store is open again");
+        *slot = Slot::Open(file);
+        match slot {
+            Slot::Open(file) => Ok(file),
+            Slot::Failed { .. } => Err(Error::Closed),
+        }
+    }
+
+    fn forget(&self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Basin { name, .. } => {
+                    self.basins.remove(name);
+                }
+                Change::Stream { path, .. } => {
+                    self.streams.remove(path);
+                }
+            }
+        }
+    }
+
+    fn remember(&self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Basin {
+                    name,
+                    expected,
+                    entry,
+                } => self.basins.insert(name, written(expected, entry)),
+                Change::Stream {
+                    path,
+                    expected,
+                    entry,
+                } => self.streams.insert(path, written(expected, entry)),
+            }
+        }
+    }
+}
+
+fn written<T>(expected: Revision, entry: Option<T>) -> Versioned<Arc<T>> {
+    match entry {
+        Some(entry) => Versioned {
+            revision: expected.next(),
+            entry: Some(Arc::new(entry)),
+        },
+        None => Versioned::none(),
+    }
+}

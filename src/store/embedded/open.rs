@@ -1,0 +1,327 @@
+//! Opening and making the file: whatever is not a whole store of ours, in its newest state, is refused.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{
+    file::{BASINS, File, META, STREAMS, place},
+    ledger::{Ledger, STORE_ID_BYTES},
+    witness::{Witness, sync_parent, with_suffix},
+};
+use crate::{
+    crypto::{Key, StoreKey},
+    store::{Error, Revision},
+};
+
+/// The format version this release writes, and the newest it reads. Version 1 had neither tags nor a
+/// ledger, and is brought up to date when it is opened.
+const FORMAT: u32 = 2;
+const FORMAT_WITHOUT_TAGS: u32 = 1;
+
+/// Rows of [`META`] beside the ledger.
+const FORMAT_ROW: &str = "format";
+const STORE_ID_ROW: &str = "store_id";
+/// Whether the tags are under a key of the operator's: 1, or 0.
+const KEYED_ROW: &str = "keyed";
+
+/// What is made of a store that is not the one, or not as new as the one, that was seen here last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It is refused.
+    Newest,
+    /// It is taken: its gaps are about to be filled.
+    Older,
+}
+
+/// What the witness knows of a store that may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// All of it, or what it knows does not matter now.
+    UpToDate,
+    /// Less than there is.
+    Behind,
+}
+
+/// Which file on which disk a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+
+    /// Whether the path still names this file.
+    pub(super) fn is_at(self, path: &Path) -> bool {
+        Self::of(path).is_ok_and(|found| found == self)
+    }
+}
+
+impl File {
+    /// Opens a store that is there.
+    pub(super) fn open(path: &Path, key: Option<&Key>, trust: Trust) -> Result<Self, Error> {
+        guarded(path, || Self::open_file(path, key, trust))
+    }
+
+    /// Makes a new, empty store.
+    pub(super) fn init(path: &Path, key: Option<&Key>, trust: Trust) -> Result<Self, Error> {
+        if trust == Trust::Newest && !exists(path) && Witness::read(path)?.is_some() {
+            return Err(Error::Lost {
+                path: path.to_path_buf(),
+                witness: Witness::path(path),
+            });
+        }
+        Self::make(path, key, rand::random(), trust, |_| Ok(()))
+    }
+
+    /// Makes a new store with this id, filled before it has its name.
+    pub(super) fn make(
+        path: &Path,
+        key: Option<&Key>,
+        store_id: [u8; STORE_ID_BYTES],
+        trust: Trust,
+        fill: impl FnOnce(&mut Self) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        if exists(path) {
+            return Err(Error::Exists(path.to_path_buf()));
+        }
+        // Made under another name: what a crash leaves half made is never taken for a store.
+        let unfinished = with_suffix(path, ".new");
+        match fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(storage(path, error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let db = Database::create(&unfinished).map_err(|e| storage(path, e))?;
+        let identity = Identity::of(&unfinished).map_err(|e| storage(path, e))?;
+        let mut file = Self::new(db, path, key, store_id, identity);
+        file.write_new(key.is_some())?;
+        fill(&mut file)?;
+        file.verify()?;
+        file.consult_witness(trust)?;
+        drop(file);
+        fs::rename(&unfinished, path).map_err(|e| storage(path, e))?;
+        sync_parent(path);
+        Self::open(path, key, trust)
+    }
+
+    fn open_file(path: &Path, key: Option<&Key>, trust: Trust) -> Result<Self, Error> {
+        let db = Database::open(path).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => Error::Locked(path.to_path_buf()),
+            other => storage(path, other),
+        })?;
+        let identity = Identity::of(path).map_err(|e| storage(path, e))?;
+        let head = Head::read(&db, path)?;
+        let mut file = Self::new(db, path, key, head.store_id, identity);
+        // Every page against its checksum: a damaged one may hide a row as well as change it.
+        file.db.check_integrity().map_err(|e| storage(path, e))?;
+        match (head.is_keyed, key) {
+            (None, None) => file.add_tags()?,
+            (None | Some(false), Some(_)) => return Err(Error::NotKeyed(path.to_path_buf())),
+            (Some(true), None) => return Err(Error::NeedsKey(path.to_path_buf())),
+            (Some(true), Some(_)) | (Some(false), None) => {}
+        }
+        file.verify()?;
+        if file.consult_witness(trust)? == Heard::Behind {
+            file.tell_witness()?;
+        }
+        Ok(file)
+    }
+
+    fn new(
+        db: Database,
+        path: &Path,
+        key: Option<&Key>,
+        store_id: [u8; STORE_ID_BYTES],
+        identity: Identity,
+    ) -> Self {
+        Self {
+            db,
+            path: path.to_path_buf(),
+            key: key.map_or_else(StoreKey::public, StoreKey::new),
+            store_id,
+            identity,
+            seen: 0,
+        }
+    }
+
+    fn write_new(&self, is_keyed: bool) -> Result<(), Error> {
+        let txn = self.db.begin_write().map_err(|e| self.storage(e))?;
+        {
+            let mut meta = txn.open_table(META).map_err(|e| self.storage(e))?;
+            for (name, value) in [
+                (FORMAT_ROW, FORMAT.to_le_bytes().as_slice()),
+                (STORE_ID_ROW, &self.store_id),
+                (KEYED_ROW, &[u8::from(is_keyed)]),
+            ] {
+                meta.insert(name, value).map_err(|e| self.storage(e))?;
+            }
+            txn.open_table(BASINS).map_err(|e| self.storage(e))?;
+            txn.open_table(STREAMS).map_err(|e| self.storage(e))?;
+        }
+        self.write_ledger(&txn, &Ledger::EMPTY)?;
+        txn.commit().map_err(|e| self.storage(e))
+    }
+
+    /// Every row is one that we wrote, and none is missing.
+    fn verify(&self) -> Result<(), Error> {
+        let ledger = self.ledger()?;
+        self.basins()?;
+        self.streams(None)?;
+        if self.sum()?.has_rows_of(&ledger) {
+            Ok(())
+        } else {
+            Err(Error::Altered(self.path.clone()))
+        }
+    }
+
+    /// Compares with what was seen here last.
+    fn consult_witness(&mut self, trust: Trust) -> Result<Heard, Error> {
+        let found = self.ledger()?.generation;
+        let witness = Witness::read(&self.path)?;
+        self.seen = witness.map_or(found, |witness| witness.generation.max(found));
+        if trust == Trust::Older {
+            return Ok(Heard::UpToDate);
+        }
+        match witness {
+            Some(witness) if witness.store_id != self.store_id => Err(Error::Replaced {
+                path: self.path.clone(),
+                witness: Witness::path(&self.path),
+            }),
+            Some(witness) if witness.generation > found => Err(Error::RolledBack {
+                path: self.path.clone(),
+                found,
+                newest: witness.generation,
+            }),
+            Some(witness) if witness.generation == found => Ok(Heard::UpToDate),
+            Some(_) | None => Ok(Heard::Behind),
+        }
+    }
+
+    /// Brings a file of format 1 up to date.
+    fn add_tags(&self) -> Result<(), Error> {
+        #[derive(Serialize, Deserialize)]
+        struct Untagged<'a> {
+            revision: Revision,
+            #[serde(borrow)]
+            entry: &'a RawValue,
+        }
+        let txn = self.db.begin_write().map_err(|e| self.storage(e))?;
+        let mut ledger = Ledger::EMPTY;
+        for table in [BASINS, STREAMS] {
+            let mut rows = txn.open_table(table).map_err(|e| self.storage(e))?;
+            for (name, row) in all(&rows).map_err(|e| self.storage(e))? {
+                let row: Untagged<'_> =
+                    serde_json::from_slice(&row).map_err(|_| Error::Damaged(name.clone()))?;
+                let row = place(&table, &name).write(&self.key, row.revision, &row.entry)?;
+                ledger.add(place(&table, &name).share(&self.key, &row));
+                rows.insert(&*name, row.as_slice())
+                    .map_err(|e| self.storage(e))?;
+            }
+        }
+        {
+            let mut meta = txn.open_table(META).map_err(|e| self.storage(e))?;
+            for (name, value) in [
+                (FORMAT_ROW, FORMAT.to_le_bytes().as_slice()),
+                (KEYED_ROW, &[0]),
+            ] {
+                meta.insert(name, value).map_err(|e| self.storage(e))?;
+            }
+        }
+        self.write_ledger(&txn, &ledger)?;
+        txn.commit().map_err(|e| self.storage(e))
+    }
+}
+
+/// Whether something is there, or cannot be looked at.
+fn exists(path: &Path) -> bool {
+    path.try_exists().unwrap_or(true)
+}
+
+/// What a file says of itself before anything else in it is looked at.
+struct Head {
+    store_id: [u8; STORE_ID_BYTES],
+    /// Whether the rows are tagged under a key of the operator's; `None` without any tags.
+    is_keyed: Option<bool>,
+}
+
+impl Head {
+    fn read(db: &Database, path: &Path) -> Result<Self, Error> {
+        let foreign = || Error::Foreign(path.to_path_buf());
+        let txn = db.begin_read().map_err(|e| storage(path, e))?;
+        let meta = match txn.open_table(META) {
+            Ok(meta) => meta,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Err(foreign()),
+            Err(error) => return Err(storage(path, error)),
+        };
+        let value = |name| {
+            let row = meta.get(name).map_err(|e| storage(path, e))?;
+            Ok::<_, Error>(row.map(|row| row.value().to_vec()))
+        };
+        let format = value(FORMAT_ROW)?.and_then(|bytes| bytes.try_into().ok());
+        let is_keyed = match format.map(u32::from_le_bytes).ok_or_else(foreign)? {
+            FORMAT_WITHOUT_TAGS => None,
+            FORMAT => match value(KEYED_ROW)?.as_deref() {
+                Some([0]) => Some(false),
+                Some([1]) => Some(true),
+                _ => return Err(foreign()),
+            },
+            found if found > FORMAT => {
+                return Err(Error::Newer {
+                    path: path.to_path_buf(),
+                    found,
+                    known: FORMAT,
+                });
+            }
+            _ => return Err(foreign()),
+        };
+        let store_id = value(STORE_ID_ROW)?.and_then(|bytes| bytes.try_into().ok());
+        Ok(Self {
+            store_id: store_id.ok_or_else(foreign)?,
+            is_keyed,
+        })
+    }
+}
+
+fn all(
+    rows: &redb::Table<'_, &'static str, &'static [u8]>,
+) -> Result<Vec<(String, Vec<u8>)>, redb::StorageError> {
+    rows.iter()?
+        .map(|row| {
+            let (name, row) = row?;
+            Ok((name.value().to_owned(), row.value().to_vec()))
+        })
+        .collect()
+}
+
+/// The database takes its own pages on trust here and there, and panics where they make no sense. On a
+/// damaged file that is an error like any other.
+fn guarded<T>(path: &Path, open: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
+        let nonsense = redb::Error::Corrupted("it makes no sense".to_owned());
+        Err(storage(path, nonsense))
+    })
+}
+
+fn storage(path: &Path, source: impl Into<redb::Error>) -> Error {
+    Error::Storage {
+        path: path.to_path_buf(),
+        source: source.into(),
+    }
+}

@@ -1,0 +1,287 @@
+//! Export and import: the whole store as lines of JSON, for backups and for moving. No secret is in it.
+//!
+//! ```text
+//! {"export":1,"store_id":[…],"generation":17}
+//! {"basin":"my-basin","revision":2,"entry":{…}}
+//! {"stream":"my-basin/my/stream","revision":3,"entry":{…}}
+//! {"end":{"basins":1,"streams":1,"tag":"…"}}
+//! ```
+//! The tag is over every byte before the last line, with `store.key_file` where there is one.
+
+use std::io::{self, BufRead, Write};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Embedded,
+    file::{BASINS, File, STREAMS},
+    ledger::{Ledger, STORE_ID_BYTES},
+    open::Trust,
+};
+use crate::{
+    crypto::{Digest, Purpose, StoreKey},
+    store::{BasinEntry, Config, Error, Revision, StreamEntry},
+    stream::{BasinName, StreamPath},
+};
+
+/// The version of the lines.
+const EXPORT: u32 = 1;
+
+/// Longest line that is read: names are at most 561 bytes, and an entry is short.
+const MAX_LINE_BYTES: u64 = 64 * 1024;
+
+/// What came in with an import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Imported {
+    /// How many basins.
+    pub basins: u64,
+    /// How many streams.
+    pub streams: u64,
+    /// Whether the export carried proof that it was made with this `store.key_file`.
+    pub is_authenticated: bool,
+}
+
+/// Why nothing was imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The export cannot be read.
+    #[error("cannot read the export: {0}")]
+    Read(#[from] io::Error),
+    /// A line that no export has there.
+    #[error("line {0} is not what an export has there: it is damaged or of a newer release")]
+    Line(u64),
+    /// The export stops before its last line, or its lines are not those it was made with.
+    #[error(
+        "the export is cut short or altered, or was made with another `store.key_file`: nothing is imported"
+    )]
+    Altered,
+    /// The new store cannot be made.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    export: u32,
+    store_id: [u8; STORE_ID_BYTES],
+    generation: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Basin(BasinLine),
+    Stream(StreamLine),
+    End { end: End },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BasinLine {
+    pub(super) basin: String,
+    pub(super) revision: Revision,
+    pub(super) entry: BasinEntry,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StreamLine {
+    pub(super) stream: String,
+    pub(super) revision: Revision,
+    pub(super) entry: StreamEntry,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct End {
+    basins: u64,
+    streams: u64,
+    tag: Digest,
+}
+
+/// A whole export, read and found to be whole.
+struct Export {
+    head: Head,
+    basins: Vec<BasinLine>,
+    streams: Vec<StreamLine>,
+    is_authenticated: bool,
+}
+
+impl Embedded {
+    /// Writes everything that is recorded to `out`.
+    ///
+    /// # Errors
+    /// The store or `out` fails.
+    pub fn export(&self, out: &mut impl Write) -> Result<(), ImportError> {
+        let lines = self.0.with_file(|file| {
+            let lines = lines_of(file)?;
+            lines.map_err(|_| Error::Closed)
+        })?;
+        Ok(out.write_all(&lines)?)
+    }
+
+    /// Makes a new store from an export, as a whole or not at all. One that is older than the store that
+    /// was in use here is refused, unless `allow_older`.
+    ///
+    /// # Errors
+    /// [`ImportError`]; there is no store then.
+    pub fn import(
+        config: &Config,
+        input: impl BufRead,
+        allow_older: bool,
+    ) -> Result<Imported, ImportError> {
+        let key = config.key()?;
+        let tag_key = key.as_ref().map_or_else(StoreKey::public, StoreKey::new);
+        let export = Export::read(input, &tag_key)?;
+        let imported = Imported {
+            basins: export.basins.len() as u64,
+            streams: export.streams.len() as u64,
+            is_authenticated: export.is_authenticated && key.is_some(),
+        };
+        let trust = if allow_older {
+            Trust::Older
+        } else {
+            Trust::Newest
+        };
+        let Head {
+            store_id,
+            generation,
+            ..
+        } = export.head;
+        let mut file = File::make(&config.path, key.as_ref(), store_id, trust, |file| {
+            file.fill(&export.basins, &export.streams, generation)
+        })?;
+        if allow_older {
+            // From here on it is the newest.
+            file.commit(&[])?;
+        }
+        Ok(imported)
+    }
+}
+
+impl File {
+    /// Writes the rows of an export into a file that has none.
+    fn fill(
+        &mut self,
+        basins: &[BasinLine],
+        streams: &[StreamLine],
+        generation: u64,
+    ) -> Result<(), Error> {
+        let txn = self.db.begin_write().map_err(|e| self.storage(e))?;
+        let mut ledger = Ledger::EMPTY;
+        for line in basins {
+            let row = (BASINS, &*line.basin);
+            self.insert(&txn, &mut ledger, row, line.revision, &line.entry)?;
+        }
+        for line in streams {
+            let row = (STREAMS, &*line.stream);
+            self.insert(&txn, &mut ledger, row, line.revision, &line.entry)?;
+        }
+        ledger.generation = generation;
+        self.write_ledger(&txn, &ledger)?;
+        txn.commit().map_err(|e| self.storage(e))
+    }
+}
+
+fn lines_of(file: &File) -> Result<serde_json::Result<Vec<u8>>, Error> {
+    let head = Head {
+        export: EXPORT,
+        store_id: file.store_id,
+        generation: file.ledger()?.generation,
+    };
+    let (basins, streams) = (file.basins()?, file.streams(None)?);
+    let (basin_count, stream_count) = (basins.len() as u64, streams.len() as u64);
+    let basins = basins.into_iter().filter_map(|(name, found)| {
+        Some(Line::Basin(BasinLine {
+            basin: name.to_string(),
+            revision: found.revision,
+            entry: found.entry?,
+        }))
+    });
+    let streams = streams.into_iter().filter_map(|(path, found)| {
+        Some(Line::Stream(StreamLine {
+            stream: path.to_string(),
+            revision: found.revision,
+            entry: found.entry?,
+        }))
+    });
+    let write = || {
+        let mut lines = serde_json::to_vec(&head)?;
+        lines.push(b'\n');
+        for line in basins.chain(streams) {
+            serde_json::to_writer(&mut lines, &line)?;
+            lines.push(b'\n');
+        }
+        let end = End {
+            basins: basin_count,
+            streams: stream_count,
+            tag: file.key.digest(Purpose::Export, &[&lines]),
+        };
+        serde_json::to_writer(&mut lines, &Line::End { end })?;
+        lines.push(b'\n');
+        Ok(lines)
+    };
+    Ok(write())
+}
+
+impl Export {
+    fn read(mut input: impl BufRead, key: &StoreKey) -> Result<Self, ImportError> {
+        let mut seen = Vec::new();
+        let head = next_line(&mut input, &mut seen)?;
+        let head: Head = serde_json::from_slice(&head).map_err(|_| ImportError::Line(1))?;
+        if head.export != EXPORT {
+            return Err(ImportError::Line(1));
+        }
+        let mut export = Self {
+            head,
+            basins: Vec::new(),
+            streams: Vec::new(),
+            is_authenticated: false,
+        };
+        for number in 2.. {
+            let before = seen.len();
+            let line = next_line(&mut input, &mut seen)?;
+            match serde_json::from_slice(&line).map_err(|_| ImportError::Line(number))? {
+                Line::Basin(line) if line.basin.parse::<BasinName>().is_ok() => {
+                    export.basins.push(line);
+                }
+                Line::Stream(line) if line.stream.parse::<StreamPath>().is_ok() => {
+                    export.streams.push(line);
+                }
+                Line::Basin(_) | Line::Stream(_) => return Err(ImportError::Line(number)),
+                Line::End { end } => {
+                    seen.truncate(before);
+                    export.check(&end, &seen, key)?;
+                    break;
+                }
+            }
+        }
+        if !input.fill_buf()?.is_empty() {
+            return Err(ImportError::Altered);
+        }
+        Ok(export)
+    }
+
+    fn check(&mut self, end: &End, lines: &[u8], key: &StoreKey) -> Result<(), ImportError> {
+        let counts = (self.basins.len() as u64, self.streams.len() as u64);
+        self.is_authenticated = end.tag == key.digest(Purpose::Export, &[lines]);
+        let is_whole = || end.tag == StoreKey::public().digest(Purpose::Export, &[lines]);
+        if counts == (end.basins, end.streams) && (self.is_authenticated || is_whole()) {
+            Ok(())
+        } else {
+            Err(ImportError::Altered)
+        }
+    }
+}
+
+/// The next line, which is also put behind what was `seen`.
+fn next_line(input: &mut impl BufRead, seen: &mut Vec<u8>) -> Result<Vec<u8>, ImportError> {
+    let mut line = Vec::new();
+    io::Read::take(&mut *input, MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+    if line.last() != Some(&b'\n') {
+        return Err(ImportError::Altered);
+    }
+    seen.extend_from_slice(&line);
+    Ok(line)
+}

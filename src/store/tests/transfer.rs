@@ -1,0 +1,124 @@
+//! An export holds everything, and only a whole and unaltered one comes in again.
+
+use super::*;
+
+/// The export of the store that `config` names.
+fn export(config: &Config) -> Vec<u8> {
+    let mut lines = Vec::new();
+    let store = Embedded::open_existing(config).unwrap();
+    store.export(&mut lines).unwrap();
+    lines
+}
+
+fn moved(config: &Config, name: &str) -> Config {
+    let path = config.path.with_file_name(name);
+    Config {
+        path,
+        ..config.clone()
+    }
+}
+
+#[tokio::test]
+async fn what_was_exported_comes_in_again() {
+    let dir = tempfile::tempdir().unwrap();
+    for config in [config(&dir), moved(&keyed(&dir, 1), "keyed.redb")] {
+        filled(&config, &["a", "b/c", "ünïcode \"quoted\""]).await;
+        let lines = export(&config);
+        let text = String::from_utf8(lines.clone()).unwrap();
+        assert_eq!(text.lines().count(), 6, "{text}");
+        let copy = moved(&config, &format!("copy-{}.redb", config.key_file.is_set()));
+        let imported = Embedded::import(&copy, &*lines, false).unwrap();
+        assert_eq!((imported.basins, imported.streams), (1, 3));
+        assert_eq!(imported.is_authenticated, config.key_file.is_set());
+        assert_eq!(export(&copy), lines);
+        let store = Embedded::open(&copy).unwrap();
+        let found = store.stream(&path("b/c")).await.unwrap();
+        let change = put("b/c", found.revision);
+        store.commit(vec![change]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_export_that_is_not_whole_makes_no_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&dir);
+    filled(&config, &["a", "b"]).await;
+    let lines = String::from_utf8(export(&config)).unwrap();
+    let all: Vec<&str> = lines.split_inclusive('\n').collect();
+    let joined = |picked: &[usize]| picked.iter().map(|at| all[*at]).collect::<String>();
+    let mut bad = vec![
+        String::new(),
+        joined(&[0, 1, 2, 4]),
+        joined(&[0, 1, 3, 2, 4]),
+        joined(&[0, 1, 2, 2, 3, 4]),
+        joined(&[0, 1, 2, 3, 4, 4]),
+        joined(&[1, 2, 3, 4]),
+        lines.replace("\"aegis-256\"", "null"),
+        lines.replace("\"export\":1", "\"export\":2"),
+        lines.replace("test-basin/a", "test-basin/../a"),
+        lines.replace("test-basin/a", "a"),
+        lines.replace("\"origin\"", "\"orogin\""),
+        lines.trim_end().to_owned(),
+        "x".repeat(1 << 20),
+    ];
+    bad.extend(
+        (0..lines.len())
+            .step_by(97)
+            .map(|at| lines[..at].to_owned()),
+    );
+    for text in bad {
+        let copy = moved(&config, "copy.redb");
+        let error = Embedded::import(&copy, text.as_bytes(), true).err();
+        assert!(error.is_some(), "{text}");
+        assert!(!copy.path.exists());
+    }
+}
+
+#[tokio::test]
+async fn with_a_key_only_its_own_exports_prove_themselves() {
+    let dir = tempfile::tempdir().unwrap();
+    let with_key = keyed(&dir, 1);
+    filled(&with_key, &["a"]).await;
+    let lines = export(&with_key);
+    for reader in [keyed(&dir, 2), config(&dir)] {
+        let copy = moved(&reader, "copy.redb");
+        let error = Embedded::import(&copy, &*lines, true).err().unwrap();
+        assert!(matches!(error, ImportError::Altered), "{error}");
+    }
+    // This is how a store gets a key: the operator is told that nothing vouches for the export.
+    let without = moved(&config(&dir), "without.redb");
+    filled(&without, &["a"]).await;
+    let copy = moved(&with_key, "copy.redb");
+    let imported = Embedded::import(&copy, &*export(&without), false).unwrap();
+    assert!(!imported.is_authenticated);
+    drop(Embedded::open(&copy).unwrap());
+}
+
+#[tokio::test]
+async fn an_older_export_comes_in_only_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&dir);
+    filled(&config, &["a"]).await;
+    let lines = export(&config);
+    let error = Embedded::import(&config, &*lines, true).err().unwrap();
+    assert!(
+        matches!(error, ImportError::Store(Error::Exists(_))),
+        "{error}"
+    );
+    {
+        let store = Embedded::open(&config).unwrap();
+        let change = put("b", Revision::NONE);
+        store.commit(vec![change]).await.unwrap();
+    }
+    std::fs::remove_file(&config.path).unwrap();
+    let error = Embedded::import(&config, &*lines, false).err().unwrap();
+    assert!(
+        matches!(error, ImportError::Store(Error::RolledBack { .. })),
+        "{error}"
+    );
+    assert!(!config.path.exists());
+    Embedded::import(&config, &*lines, true).unwrap();
+    let store = Embedded::open(&config).unwrap();
+    assert!(store.stream(&path("a")).await.unwrap().entry.is_some());
+    assert!(store.stream(&path("b")).await.unwrap().entry.is_none());
+}
