@@ -77,7 +77,10 @@ where
     S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    // It would complain of a log that cannot be written in that very log, and panic.
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .log_internal_errors(false);
     match lines {
         Lines::Text { colours } => layer.with_ansi(colours).boxed(),
         Lines::Json => layer.json().flatten_event(true).boxed(),

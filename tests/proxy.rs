@@ -66,5 +66,9 @@ mod secrecy;
 mod sessions;
 #[path = "proxy/smoke.rs"]
 mod smoke;
+#[path = "proxy/store_commands.rs"]
+mod store_commands;
+#[path = "proxy/store_faults.rs"]
+mod store_faults;
 #[path = "proxy/tamper.rs"]
 mod tamper;

@@ -9,6 +9,7 @@ mod lite;
 mod oracle;
 mod played;
 mod program;
+mod ran;
 mod tap;
 mod traces;
 mod twin;
@@ -31,6 +32,7 @@ pub use lite::{BodyEnd, Lite, Player, Seen};
 pub use oracle::{CIPHERS, open, seal};
 pub use played::{frame, heartbeat, sealed_batch, second_ack};
 pub use program::Program;
+pub use ran::Ran;
 pub use tap::{Tap, contains};
 pub use traces::leaks;
 pub use twin::{Twin, delete, purged, shape};
@@ -116,14 +118,34 @@ impl Stack {
 
     /// Stops the proxy and starts another on the same config store and upstream.
     pub async fn restart(&mut self, change: impl FnOnce(&mut Config)) {
+        self.stop().await;
+        change(&mut self.config);
+        self.go().await.unwrap();
+    }
+
+    /// Stops the proxy.
+    pub async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             running.stop().await;
         }
-        change(&mut self.config);
-        let running = serve::start(&self.config).await.unwrap();
+    }
+
+    /// Starts the proxy again after [`Stack::stop`], or says why it does not start.
+    pub async fn go(&mut self) -> Result<(), String> {
+        let running = serve::start(&self.config).await;
+        let running = running.map_err(|failure| failure.to_string())?;
         self.address = running.local_addr();
         self.certificate = running.certificate_pem().unwrap_or_default().to_owned();
         self.running = Some(running);
+        Ok(())
+    }
+
+    /// Runs a command of the program with this deployment's configuration.
+    pub fn command(&self, arguments: &[&str]) -> Ran {
+        let file = self.config.store.path.with_file_name("command.toml");
+        std::fs::write(&file, self.config.to_toml().unwrap()).unwrap();
+        let config = ["--config", file.to_str().unwrap()];
+        Ran::of(arguments.iter().copied().chain(config))
     }
 
     /// An HTTP/1.1 client of the proxy.

@@ -35,8 +35,10 @@ impl Program {
         });
         let file = dir.join("streamseal.toml");
         std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_streamseal"))
-            .args(["serve", "--config"])
+        // A write beyond the process's limit is to fail, as on a full disk, and not to kill it.
+        let mut child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" serve --config \"$1\""])
+            .arg(env!("CARGO_BIN_EXE_streamseal"))
             .arg(file)
             .env("STREAMSEAL_LOG", filter)
             .stdout(Stdio::piped())
@@ -52,6 +54,11 @@ impl Program {
             address: address.unwrap_or_else(|_| panic!("{line:?}")),
             certificate,
         }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// A client of it, with this ALPN protocol.
