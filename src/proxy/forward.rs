@@ -63,23 +63,27 @@ impl Proxy {
     ) -> Result<Response<Body>, Stop> {
         let basin = path.basin.clone();
         let registry = self.registry.clone();
-        let request =
-            request.map(|body| PlainBody::new(body, proof, registry, path).boxed_unsync());
+        let request = request.map(|body| {
+            let body = body.map_err(Into::into).boxed_unsync();
+            PlainBody::new(body, proof, registry, path).boxed_unsync()
+        });
         let target = Target::Basin(&basin);
         let response = self.upstream.send(target, request).await;
         Ok(respond::relay(response.map_err(Error::from)?))
     }
 
-    /// Forwards an append to a plain stream whose body is already in memory, decompressed.
+    /// Forwards an append to a plain stream whose body is already in memory, decompressed; it, too, only
+    /// while the stream stays plain.
     pub(super) async fn forward_read_body(
         &self,
-        _proof: PlainStream,
+        proof: PlainStream,
         path: &StreamPath,
         mut parts: request::Parts,
         body: Bytes,
     ) -> Result<Response<Body>, Stop> {
         parts.headers.remove(header::CONTENT_ENCODING);
-        let request = Request::from_parts(parts, full(body));
+        let body = PlainBody::new(full(body), proof, self.registry.clone(), path.clone());
+        let request = Request::from_parts(parts, body.boxed_unsync());
         let target = Target::Basin(&path.basin);
         let response = self.upstream.send(target, request).await;
         Ok(respond::relay(response.map_err(Error::from)?))

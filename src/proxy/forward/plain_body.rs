@@ -9,7 +9,6 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::{
     proxy::{
@@ -17,13 +16,13 @@ use crate::{
         registry::{PlainStream, Registry},
     },
     stream::StreamPath,
-    upstream::BoxError,
+    upstream::{self, BoxError},
 };
 
 /// Forwards what a client sends, frame by frame. Before each frame, and before the end, it makes sure
 /// that nothing changed since the stream was looked up, and looks again if something did.
 pub(super) struct PlainBody {
-    inner: Incoming,
+    inner: upstream::Body,
     proof: PlainStream,
     registry: Arc<Registry>,
     path: StreamPath,
@@ -40,7 +39,7 @@ struct NoLongerPlain;
 
 impl PlainBody {
     pub(super) fn new(
-        inner: Incoming,
+        inner: upstream::Body,
         proof: PlainStream,
         registry: Arc<Registry>,
         path: StreamPath,
@@ -72,7 +71,7 @@ impl Body for PlainBody {
         if self.look.is_none() {
             let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => Some(frame),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => None,
             };
             if self.proof.is_fresh(&self.registry) {
