@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::{
     file::{BASINS, File, META, STREAMS, place},
     ledger::{Ledger, STORE_ID_BYTES},
-    witness::{Witness, sync_parent, with_suffix},
+    witness::{Witness, create, sync_parent, with_suffix},
 };
 use crate::{
     crypto::{Key, StoreKey},
@@ -25,6 +25,9 @@ use crate::{
 /// ledger, and is brought up to date when it is opened.
 const FORMAT: u32 = 2;
 const FORMAT_WITHOUT_TAGS: u32 = 1;
+
+/// Pages that the database keeps in memory. Entries have a cache of their own, so few are read twice.
+const PAGE_CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Rows of [`META`] beside the ledger.
 const FORMAT_ROW: &str = "format";
@@ -108,7 +111,9 @@ impl File {
             }
             Ok(()) | Err(_) => {}
         }
-        let db = Database::create(&unfinished).map_err(|e| storage(path, e))?;
+        let new = create(&unfinished).map_err(|e| storage(path, e))?;
+        let db = builder().create_file(new);
+        let db = db.map_err(|e| storage(path, e))?;
         let identity = Identity::of(&unfinished).map_err(|e| storage(path, e))?;
         let mut file = Self::new(db, path, key, store_id, identity);
         file.write_new(key.is_some())?;
@@ -122,7 +127,7 @@ impl File {
     }
 
     fn open_file(path: &Path, key: Option<&Key>, trust: Trust) -> Result<Self, Error> {
-        let db = Database::open(path).map_err(|error| match error {
+        let db = builder().open(path).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => Error::Locked(path.to_path_buf()),
             other => storage(path, other),
         })?;
@@ -247,6 +252,12 @@ impl File {
         self.write_ledger(&txn, &ledger)?;
         txn.commit().map_err(|e| self.storage(e))
     }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(PAGE_CACHE_BYTES);
+    builder
 }
 
 /// Whether something is there, or cannot be looked at.

@@ -7,6 +7,7 @@ use std::{
     ffi::OsString,
     fs, io,
     io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -55,7 +56,7 @@ impl Witness {
         let path = Self::path(store);
         let unfinished = with_suffix(&path, ".new");
         let write = || {
-            let mut file = fs::File::create(&unfinished)?;
+            let mut file = create(&unfinished)?;
             file.write_all(&serde_json::to_vec(self)?)?;
             file.sync_data()?;
             fs::rename(&unfinished, &path)
@@ -67,6 +68,17 @@ impl Witness {
         sync_parent(&path);
         Ok(())
     }
+}
+
+/// A new file, or an emptied old one, for nobody else's eyes: it says which streams there are.
+pub(super) fn create(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// The path with `suffix` after its last component.

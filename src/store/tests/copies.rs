@@ -155,6 +155,18 @@ async fn a_file_that_is_gone_takes_no_more_changes() {
 }
 
 #[tokio::test]
+async fn only_the_owner_reads_store_and_witness() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&dir);
+    filled(&config, &["a"]).await;
+    for path in [config.path.clone(), witness(&config)] {
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
+
+#[tokio::test]
 async fn what_a_crash_left_half_made_is_not_taken_for_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(&dir);
