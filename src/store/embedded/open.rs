@@ -112,7 +112,8 @@ impl File {
             Ok(()) | Err(_) => {}
         }
         let new = create(&unfinished).map_err(|e| storage(path, e))?;
-        let db = builder().create_file(new);
+        let backend = redb::backends::FileBackend::new(new).map_err(|e| storage(path, e))?;
+        let db = builder().create_with_backend(backend);
         let db = db.map_err(|e| storage(path, e))?;
         let identity = Identity::of(&unfinished).map_err(|e| storage(path, e))?;
         let mut file = Self::new(db, path, key, store_id, identity);

@@ -16,9 +16,12 @@ async fn is_refused(
     what: &str,
 ) -> bool {
     std::fs::write(&config.path, bytes).unwrap();
+    // What an earlier round wrote is not to make this one look old.
+    let _none = std::fs::remove_file(config.path.with_file_name("store.redb.witness"));
     match content(config).await {
         Ok(found) => {
             assert_eq!(found, *whole, "{what}");
+            goes_on(config, &found, what).await;
             false
         }
         Err(error) => {
@@ -31,6 +34,25 @@ async fn is_refused(
             true
         }
     }
+}
+
+/// Asserts that a store whose damage was not noticed takes changes, and keeps what it held.
+async fn goes_on(config: &Config, before: &(Vec<RecordedBasin>, Vec<Recorded>), what: &str) {
+    let names: Vec<String> = (0..20).map(|at| format!("later/{at}")).collect();
+    let store = Embedded::open(config).unwrap();
+    for name in &names {
+        let change = put(name, Revision::NONE);
+        store.commit(vec![change]).await.unwrap();
+    }
+    drop(store);
+    let (basins, streams) = content(config)
+        .await
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(basins, before.0, "{what}");
+    let is_later = |(path, _): &&Recorded| path.stream.as_str().starts_with("later/");
+    let (later, others): (Vec<_>, Vec<_>) = streams.iter().partition(is_later);
+    assert_eq!(later.len(), names.len(), "{what}");
+    assert!(others.into_iter().eq(&before.1), "{what}");
 }
 
 #[tokio::test]
