@@ -79,11 +79,11 @@ impl FromStr for StreamName {
         if name == "." || name == ".." {
             return Err(NameError("stream name must not be \".\" or \"..\""));
         }
-        if name.len() > MAX_STREAM_NAME_BYTES {
-            return Err(NameError("stream name must not exceed 512 bytes in length"));
-        }
         if name.contains('\0') {
             return Err(NameError("stream name must not contain NUL bytes"));
+        }
+        if name.len() > MAX_STREAM_NAME_BYTES {
+            return Err(NameError("stream name must not exceed 512 bytes in length"));
         }
         Ok(Self(name.into()))
     }
@@ -233,6 +233,9 @@ mod tests {
         for stream in ["", ".", "..", "nul\0nul", &"é".repeat(257)] {
             assert!(stream.parse::<StreamName>().is_err(), "{stream}");
         }
+        // S2 looks for NUL first.
+        let long = "\0".repeat(513).parse::<StreamName>().unwrap_err();
+        assert_eq!(long.to_string(), "stream name must not contain NUL bytes");
         for stream in ["a", "...", "/", " ", &"é".repeat(256)] {
             assert!(stream.parse::<StreamName>().is_ok(), "{stream}");
         }

@@ -22,6 +22,8 @@ mod control_streams;
 mod encodings;
 #[path = "proxy/flow.rs"]
 mod flow;
+#[path = "proxy/fuzz.rs"]
+mod fuzz;
 #[path = "proxy/harness/mod.rs"]
 mod harness;
 #[path = "proxy/input.rs"]

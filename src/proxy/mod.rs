@@ -6,11 +6,11 @@ mod ceiling;
 pub mod control;
 mod error;
 mod forward;
-mod query;
+pub mod query;
 mod read;
 mod registry;
 mod respond;
-mod route;
+pub mod route;
 pub mod rules;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

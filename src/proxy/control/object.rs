@@ -11,6 +11,10 @@ use serde_json::value::RawValue;
 
 use crate::proxy::Error;
 
+/// Most fields of an object. S2's own have a dozen; each further one costs its search through all before it,
+/// and a body of 2 MiB has room for 250,000.
+const MAX_FIELDS: usize = 256;
+
 /// Fields in their order, with their values unparsed.
 #[derive(Debug, Default)]
 pub(super) struct Object(Vec<(String, Box<RawValue>)>);
@@ -19,7 +23,7 @@ impl Object {
     /// Parses a client's body.
     ///
     /// # Errors
-    /// [`Error::BadJson`] when it is no object, or has a field twice.
+    /// [`Error::BadJson`] when it is no object, or has a field twice, or more than [`MAX_FIELDS`].
     pub(super) fn of_client(json: &[u8]) -> Result<Self, Error> {
         serde_json::from_slice(json).map_err(bad_json)
     }
@@ -27,7 +31,7 @@ impl Object {
     /// Parses an upstream's answer.
     ///
     /// # Errors
-    /// [`Error::Garbage`] when it is no object, or has a field twice.
+    /// [`Error::Garbage`] when it is no object, or has a field twice, or more than [`MAX_FIELDS`].
     pub(super) fn of_upstream(json: &[u8]) -> Result<Self, Error> {
         serde_json::from_slice(json).map_err(|_| Error::Garbage("unexpected JSON"))
     }
@@ -86,6 +90,9 @@ impl<'de> Deserialize<'de> for Object {
                     if fields.iter().any(|(known, _)| *known == name) {
                         return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
                     }
+                    if fields.len() == MAX_FIELDS {
+                        return Err(A::Error::custom("too many fields"));
+                    }
                     fields.push((name, value));
                 }
                 Ok(Object(fields))
@@ -113,6 +120,9 @@ fn bad_json(error: serde_json::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -138,5 +148,57 @@ mod tests {
                 .to_string()
                 .starts_with("duplicate field `stream_cipher`")
         );
+    }
+
+    fn wide(fields: usize) -> Vec<u8> {
+        let fields: Vec<_> = (0..fields).map(|n| format!("\"{n}\":0")).collect();
+        format!("{{{}}}", fields.join(",")).into_bytes()
+    }
+
+    #[test]
+    fn more_fields_than_anybody_sends_are_refused() {
+        assert!(Object::of_client(&wide(MAX_FIELDS)).is_ok());
+        let error = Object::of_client(&wide(MAX_FIELDS + 1)).unwrap_err();
+        assert!(error.to_string().starts_with("too many fields"), "{error}");
+        // Two MiB of fields were a minute of searching.
+        assert!(Object::of_upstream(&wide(250_000)).is_err());
+    }
+
+    #[test]
+    fn depth_is_no_trouble() {
+        let deep = |depth| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        let mut object = Object::of_client(deep(1_000_000).as_bytes()).unwrap();
+        assert_eq!(object.to_json().unwrap().len(), 2_000_006);
+        assert!(object.take::<Value>("a").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_object_is_what_any_parser_sees_in_it(
+            pieces in vec(
+                prop_oneof![
+                    Just("{"), Just("}"), Just("\"a\""), Just("\"\\u0061\""), Just("\"config\""),
+                    Just(":"), Just(","), Just("null"), Just("1e400"), Just("[]"), Just(" "), Just("\u{e9}"),
+                ],
+                0..12,
+            ),
+            whole in any::<bool>(),
+        ) {
+            let text = pieces.concat();
+            let text = if whole { format!("{{\"config\":{{}},\"a\":{text}}}") } else { text };
+            let Ok(mut object) = Object::of_client(text.as_bytes()) else { return Ok(()) };
+            let written = object.to_json().unwrap();
+            // A number beyond every float is only kept as text.
+            if let Ok(seen) = serde_json::from_str::<Value>(&text) {
+                prop_assert_eq!(serde_json::from_slice::<Value>(&written).unwrap(), seen.clone());
+                if let Ok(config) = object.take::<Value>("config") {
+                    prop_assert_eq!(config.as_ref(), seen.get("config"));
+                }
+                object.set("config", &7).unwrap();
+                let written: Value = serde_json::from_slice(&object.to_json().unwrap()).unwrap();
+                prop_assert_eq!(&written["config"], 7);
+                prop_assert_eq!(written.get("a"), seen.get("a"));
+            }
+        }
     }
 }
