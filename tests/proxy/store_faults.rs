@@ -55,6 +55,13 @@ async fn a_full_disk_refuses_what_must_be_remembered_until_there_is_room() {
         .collect();
     assert!(sent.is_empty(), "{sent:?}");
 
+    // No log line can be written either: that is no reason to break off.
+    limit_files(program.id(), "1");
+    for stream in ["unknown", "another"] {
+        let answer = client.ask(append(stream, "secret-text")).await;
+        assert_eq!((answer.status, &*answer.code()), (502, "hot_server"));
+    }
+
     limit_files(program.id(), "unlimited");
     let done = |answer: &Answer| answer.status == 200;
     for stream in ["known", "unknown"] {

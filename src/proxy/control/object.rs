@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{DeserializeOwned, Error as _, MapAccess, Visitor},
+    de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor},
     ser::SerializeMap as _,
 };
 use serde_json::value::RawValue;
@@ -14,6 +14,9 @@ use crate::proxy::Error;
 /// Most fields of an object. S2's own have a dozen; each further one costs its search through all before it,
 /// and a body of 2 MiB has room for 250,000.
 const MAX_FIELDS: usize = 256;
+
+/// Most objects in a list: the most that S2 puts on a page.
+const MAX_LISTED: usize = 1000;
 
 /// Fields in their order, with their values unparsed.
 #[derive(Debug, Default)]
@@ -103,6 +106,45 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
+/// A page of a list. An upstream that sends more than S2 does is cut off.
+#[derive(Debug, Default, Serialize)]
+#[serde(transparent)]
+pub(super) struct Page(Vec<Object>);
+
+impl Page {
+    /// The objects on it.
+    pub(super) fn objects(&mut self) -> impl Iterator<Item = &mut Object> {
+        self.0.iter_mut()
+    }
+}
+
+impl<'de> Deserialize<'de> for Page {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Objects;
+
+        impl<'de> Visitor<'de> for Objects {
+            type Value = Page;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of JSON objects")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Page, A::Error> {
+                let mut objects = Vec::new();
+                while let Some(object) = list.next_element()? {
+                    if objects.len() == MAX_LISTED {
+                        return Err(A::Error::custom("too long a list"));
+                    }
+                    objects.push(object);
+                }
+                Ok(Page(objects))
+            }
+        }
+
+        deserializer.deserialize_seq(Objects)
+    }
+}
+
 impl Serialize for Object {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
@@ -136,6 +178,18 @@ mod tests {
         assert_eq!(
             String::from_utf8(object.to_json().unwrap()).unwrap(),
             r#"{"z":1.50,"new":[1, {"a":null}],"n":7}"#
+        );
+    }
+
+    #[test]
+    fn a_page_is_no_longer_than_those_of_s2() {
+        let of = |count| format!("[{}]", vec!["{}"; count].join(","));
+        let mut page: Page = serde_json::from_str(&of(MAX_LISTED)).unwrap();
+        assert_eq!(page.objects().count(), 1000);
+        let longer = serde_json::from_str::<Page>(&of(MAX_LISTED + 1)).unwrap_err();
+        assert!(
+            longer.to_string().starts_with("too long a list"),
+            "{longer}"
         );
     }
 

@@ -2,7 +2,11 @@
 
 use http::{HeaderValue, StatusCode, header};
 
-use super::{Answered, Control, object::Object, with_body};
+use super::{
+    Answered, Control,
+    object::{Object, Page},
+    with_body,
+};
 use crate::{
     crypto::Cipher,
     proxy::{
@@ -86,9 +90,9 @@ pub(super) async fn list(
         return Ok(answer);
     }
     let mut list = Object::of_upstream(answer.body())?;
-    let streams: Option<Vec<Object>> = list.peek("streams");
-    let mut streams = streams.ok_or(Error::Garbage("a list without streams"))?;
-    for stream in &mut streams {
+    let streams: Option<Page> = list.peek("streams");
+    let mut streams = streams.ok_or(Error::Garbage("a list of streams that is none"))?;
+    for stream in streams.objects() {
         let name = stream
             .peek::<String>("name")
             .and_then(|name| name.parse().ok());
