@@ -50,6 +50,10 @@ mod native_reads;
 mod oversize;
 #[path = "proxy/registry.rs"]
 mod registry;
+#[path = "proxy/registry_behind.rs"]
+mod registry_behind;
+#[path = "proxy/registry_collisions.rs"]
+mod registry_collisions;
 #[path = "proxy/registry_create.rs"]
 mod registry_create;
 #[path = "proxy/registry_faults.rs"]
