@@ -18,6 +18,8 @@ mod control;
 mod control_bodies;
 #[path = "proxy/control_streams.rs"]
 mod control_streams;
+#[path = "proxy/crash/mod.rs"]
+mod crash;
 #[path = "proxy/encodings.rs"]
 mod encodings;
 #[path = "proxy/flow.rs"]
@@ -50,6 +52,10 @@ mod native_reads;
 mod oversize;
 #[path = "proxy/registry.rs"]
 mod registry;
+#[path = "proxy/registry_behind.rs"]
+mod registry_behind;
+#[path = "proxy/registry_collisions.rs"]
+mod registry_collisions;
 #[path = "proxy/registry_create.rs"]
 mod registry_create;
 #[path = "proxy/registry_faults.rs"]

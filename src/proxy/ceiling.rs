@@ -170,12 +170,17 @@ impl Known {
             .caller
             .fetch(target, &format!("{}/tail", self.records))
             .await?;
-        if answer.status() != StatusCode::OK {
-            return Err(Stop::relay(answer));
-        }
-        let tail = json::decode_tail(answer.body())
-            .map_err(|_| Error::Garbage("a tail that does not decode"))?;
-        lock(&self.tail.0).tail = tail.seq_num;
+        let tail = match answer.status() {
+            StatusCode::OK => {
+                let tail = json::decode_tail(answer.body());
+                let tail = tail.map_err(|_| Error::Garbage("a tail that does not decode"))?;
+                tail.seq_num
+            }
+            // Deleted around this proxy. The append itself learns whether it can be made again.
+            StatusCode::NOT_FOUND => 0,
+            _ => return Err(Stop::relay(answer)),
+        };
+        lock(&self.tail.0).tail = tail;
         Ok(())
     }
 }

@@ -12,8 +12,8 @@ pub struct BasinEntry {
     pub stream_cipher: Option<Cipher>,
     /// Whether the configuration file declares the cipher, so that the API cannot change it.
     pub declared: bool,
-    /// Whether its deletion was sent, or was about to be sent, upstream. The cipher stays in force
-    /// until the basin is made again.
+    /// Whether its deletion was sent, or was about to be sent, upstream, or its first creation has no
+    /// outcome yet. The cipher stays in force until the basin is made again.
     #[serde(default)]
     pub deleted: bool,
 }

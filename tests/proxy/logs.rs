@@ -255,7 +255,7 @@ async fn nothing_secret_is_in_the_loudest_log_of_the_program() {
     let lite = Lite::start().await;
     let rules = rules(&write_key(dir.path()));
     let loudest = "trace,h2=trace,hyper=trace,rustls=trace";
-    let program = Program::start(dir.path(), &lite, &rules, loudest);
+    let program = Program::start(dir.path(), lite.address, &rules, loudest);
     let h2 = program.client("h2").await;
     prepare(&h2, &Client::plain(lite.address).await).await;
     provoke(&h2).await;

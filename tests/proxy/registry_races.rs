@@ -9,19 +9,19 @@ use tokio::sync::Notify;
 
 use crate::harness::{Act, Ask, BASIN, Call, Fake, KEY, Lite, Stack, records, until};
 
-const SECRET: &str = "a body that nobody may see";
+pub const SECRET: &str = "a body that nobody may see";
 
-fn append(stream: &str) -> Ask {
+pub fn append(stream: &str) -> Ask {
     let batch = json!({ "records": [{ "body": SECRET }] });
     Ask::post(records(stream)).json(&batch).key(&KEY)
 }
 
-fn patch(cipher: Value) -> Ask {
+pub fn patch(cipher: Value) -> Ask {
     Ask::new("PATCH", format!("/v1/basins/{BASIN}")).json(&json!({ "stream_cipher": cipher }))
 }
 
 /// The cipher that the stored bytes of a stream's records tell; all must tell the same.
-async fn stored_cipher(stack: &Stack, stream: &str) -> Value {
+pub async fn stored_cipher(stack: &Stack, stream: &str) -> Value {
     let ask = Ask::get(records(stream) + "?seq_num=0").header("accept", "application/protobuf");
     let answer = stack.direct().await.ask(ask).await;
     assert_eq!(answer.status, 200, "{stream}: {}", answer.text());

@@ -33,7 +33,7 @@ fn limit_files(pid: u32, bytes: &str) {
 async fn a_full_disk_refuses_what_must_be_remembered_until_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let lite = Lite::start().await;
-    let program = Program::start(dir.path(), &lite, &json!([]), "info");
+    let program = Program::start(dir.path(), lite.address, &json!([]), "info");
     let client = program.client("h2").await;
     assert_eq!(create_basin(&client).await.status, 201);
     assert_eq!(client.ask(append("known", "first")).await.status, 200);
@@ -117,7 +117,7 @@ async fn the_program_does_not_start_on_a_store_that_is_not_right() {
     let store = dir.path().join("store.redb");
     let lite = Lite::start().await;
     {
-        let program = Program::start(dir.path(), &lite, &json!([]), "info");
+        let program = Program::start(dir.path(), lite.address, &json!([]), "info");
         let client = program.client("h2").await;
         assert_eq!(create_basin(&client).await.status, 201);
         let said = refused(dir.path());
@@ -129,7 +129,7 @@ async fn the_program_does_not_start_on_a_store_that_is_not_right() {
     let good = std::fs::read(&store).unwrap();
     let copy = good.clone();
     {
-        let program = Program::start(dir.path(), &lite, &json!([]), "info");
+        let program = Program::start(dir.path(), lite.address, &json!([]), "info");
         let client = program.client("h2").await;
         assert_eq!(client.ask(append("a", "secret-a")).await.status, 200);
     }
@@ -156,7 +156,7 @@ async fn the_program_does_not_start_on_a_store_that_is_not_right() {
     assert!(said.contains("streamseal store rebuild"), "{said}");
 
     std::fs::write(&store, newest).unwrap();
-    let program = Program::start(dir.path(), &lite, &json!([]), "info");
+    let program = Program::start(dir.path(), lite.address, &json!([]), "info");
     let client = program.client("h2").await;
     let read = client
         .ask(Ask::get(records("a") + "?seq_num=0").key(&KEY))

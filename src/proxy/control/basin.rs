@@ -39,7 +39,7 @@ pub(super) async fn create(registry: &Registry, caller: &Caller, control: &Contr
     let may_exist = new.is_some() && exists(caller, &name).await?;
     let early = !may_exist && change.before != new && new.is_some();
     let change = if early {
-        change.commit(registry).await?
+        change.announce(registry).await?
     } else {
         change
     };
@@ -241,7 +241,11 @@ impl<'a> CipherChange<'a> {
         let was_deleted = self.recorded.as_ref().is_some_and(|entry| entry.deleted);
         let keeps_cipher = self.before.is_some() && self.after.is_none() && !was_deleted;
         let first_cipher = self.before.is_none() && self.after.is_some();
-        if early || keeps_cipher || !(is_new || first_cipher) {
+        if early {
+            self.commit(registry).await?;
+            return Ok(());
+        }
+        if keeps_cipher || !(is_new || first_cipher) {
             return Ok(());
         }
         let _changing = registry.changing(self.name);
@@ -254,11 +258,21 @@ impl<'a> CipherChange<'a> {
         Ok(())
     }
 
+    /// Puts the cipher of a basin that is not there yet in force, until it is made: with this cipher,
+    /// or, if nothing comes of this call, with another.
+    async fn announce(self, registry: &Registry) -> Result<Self, Error> {
+        self.record(registry, true).await
+    }
+
     async fn commit(self, registry: &Registry) -> Result<Self, Error> {
+        self.record(registry, false).await
+    }
+
+    async fn record(self, registry: &Registry, deleted: bool) -> Result<Self, Error> {
         let entry = BasinEntry {
             stream_cipher: self.after,
             declared: matches!(registry.declared(self.name), Some(Some(_))),
-            deleted: false,
+            deleted,
         };
         let nothing_to_record = self.recorded.is_none() && self.after.is_none();
         if self.recorded.as_ref() == Some(&entry) || nothing_to_record {

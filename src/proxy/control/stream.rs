@@ -69,13 +69,20 @@ pub(super) async fn delete(
             .finish_deletion(path)
             .await
             .map_err(Error::after_acting)?;
-    } else if had_no_effect(answer.status()) && answer.status() != StatusCode::NOT_FOUND {
+    } else if had_no_effect(answer.status()) && !is_gone_or_going(answer.status()) {
         registry
             .revert_deletion(path, doomed)
             .await
             .map_err(Error::after_acting)?;
     }
     Ok(answer)
+}
+
+/// Whether a refused deletion leaves it open if the stream lives: it is not there, it is being deleted
+/// already, or another change was faster. The mark of the deletion stays then, and is settled before
+/// the next use.
+fn is_gone_or_going(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::CONFLICT)
 }
 
 /// `GET /v1/streams`

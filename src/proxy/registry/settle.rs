@@ -3,6 +3,8 @@
 
 use std::{sync::Arc, time::Instant};
 
+use http::StatusCode;
+
 use super::{
     Access, Asked, Basin, Lookup, MAX_ROUNDS, Outcome, PlainStream, Purpose, Registry, access,
     create::{NewStream, Planned},
@@ -10,7 +12,10 @@ use super::{
 };
 use crate::{
     crypto::Cipher,
-    proxy::{Error, call::Caller},
+    proxy::{
+        Error,
+        call::{Caller, Stop},
+    },
     store::{
         Error as StoreError, Incarnation, StreamEntry, StreamState, UnknownStreams, Versioned,
     },
@@ -113,7 +118,13 @@ impl Registry {
             None | Some(StreamState::Live(_) | StreamState::Deleting(_))
                 if listed.deleted_at.is_some() =>
             {
-                Err(probe::absence(asked).await)
+                match probe::absence(asked).await {
+                    // Gone meanwhile: it can be made again.
+                    Stop::Relay(refusal) if refusal.parts().0 == StatusCode::NOT_FOUND => {
+                        Ok(Step::Again)
+                    }
+                    stop => Err(stop),
+                }
             }
             // The deletion did not happen.
             Some(StreamState::Deleting(life)) if is_same(&life, &listed) => {
@@ -187,10 +198,17 @@ fn created_or_not(
 ) -> StreamState {
     match replaces {
         Some(old) if is_same(&old, &listed) => StreamState::Deleting(old),
-        _ => StreamState::Live(Incarnation {
-            cipher,
-            created_at: Some(listed.created_at),
-        }),
+        Some(_) | None => {
+            let life = Incarnation {
+                cipher,
+                created_at: Some(listed.created_at),
+            };
+            // Made and deleted since, or one of before: what comes next is another life.
+            match listed.deleted_at {
+                Some(_) => StreamState::Deleting(life),
+                None => StreamState::Live(life),
+            }
+        }
     }
 }
 

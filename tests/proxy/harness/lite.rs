@@ -23,7 +23,10 @@ use hyper_util::{
 };
 use s2_lite::{backend::Backend, handlers};
 use slatedb::{Db, Settings, object_store::memory::InMemory};
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
 
 use super::AnyBody;
 
@@ -80,6 +83,7 @@ pub struct Lite {
     pub address: SocketAddr,
     seen: Log,
     plays: Plays,
+    working: watch::Sender<usize>,
 }
 
 impl Lite {
@@ -101,9 +105,10 @@ impl Lite {
             address: listener.local_addr().unwrap(),
             seen: Arc::default(),
             plays: Arc::default(),
+            working: watch::Sender::default(),
         };
         let (seen, plays) = (Arc::clone(&lite.seen), Arc::clone(&lite.plays));
-        tokio::spawn(serve(listener, backend, seen, plays));
+        tokio::spawn(serve(listener, backend, seen, plays, lite.working.clone()));
         lite
     }
 
@@ -114,6 +119,16 @@ impl Lite {
         let earlier = plays.insert(path.to_owned(), body);
         assert!(earlier.is_none(), "{path} is played already");
         Player(sender)
+    }
+
+    /// Waits until it has nothing more to do for anybody, whether they wait for it or not.
+    pub async fn quiet(&self) {
+        let mut working = self.working.subscribe();
+        let quiet = working.wait_for(|working| *working == 0);
+        let quiet = tokio::time::timeout(super::DEADLINE, quiet).await;
+        quiet
+            .expect("the upstream does not come to an end")
+            .unwrap();
     }
 
     /// The last request whose line starts so.
@@ -132,22 +147,36 @@ impl Lite {
     }
 }
 
-async fn serve(listener: TcpListener, backend: Backend, seen: Log, plays: Plays) {
+async fn serve(
+    listener: TcpListener,
+    backend: Backend,
+    seen: Log,
+    plays: Plays,
+    working: watch::Sender<usize>,
+) {
     let router = TowerToHyperService::new(handlers::router().with_state(backend));
     while let Ok((io, _)) = listener.accept().await {
         io.set_nodelay(true).unwrap();
         let (router, seen, plays) = (router.clone(), Arc::clone(&seen), Arc::clone(&plays));
+        let working = working.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let record = Arc::new(Mutex::new(note(&request)));
             seen.lock().unwrap().push(Arc::clone(&record));
             let played = plays.lock().unwrap().remove(request.uri().path());
             let request = request.map(|inner| Recorded { inner, record });
-            let router = router.clone();
+            let (router, working) = (router.clone(), working.clone());
             async move {
                 match played {
                     Some(body) => Ok(by_hand(request.into_body(), body)),
                     None => {
-                        let response = router.call(request).await?;
+                        // What it began it carries out, whether or not the client waits for it.
+                        working.send_modify(|working| *working += 1);
+                        let work = tokio::spawn(async move {
+                            let response = router.call(request).await;
+                            working.send_modify(|working| *working -= 1);
+                            response
+                        });
+                        let response = work.await.unwrap()?;
                         Ok::<_, Infallible>(
                             response.map(|body| body.map_err(Into::into).boxed_unsync()),
                         )

@@ -33,7 +33,7 @@ pub use oracle::{CIPHERS, open, seal};
 pub use played::{frame, heartbeat, sealed_batch, second_ack};
 pub use program::Program;
 pub use ran::Ran;
-pub use tap::{Tap, contains};
+pub use tap::{Tap, Way, contains};
 pub use traces::leaks;
 pub use twin::{Twin, delete, purged, shape};
 

@@ -23,11 +23,30 @@ pub struct Tap {
     wire: Arc<Wire>,
 }
 
+/// A direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From the proxy to the upstream.
+    Up,
+    /// From the upstream to the proxy.
+    Down,
+}
+
 #[derive(Default)]
 struct Wire {
-    bytes: Mutex<Vec<u8>>,
-    answered: AtomicUsize,
+    /// What went through each connection in each direction.
+    lanes: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
+    up: Direction,
+    down: Direction,
     cuts: watch::Sender<usize>,
+    open: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Direction {
+    bytes: AtomicUsize,
+    /// Holds once `bytes` gets here; 0 for never.
+    limit: AtomicUsize,
     held: watch::Sender<bool>,
 }
 
@@ -43,6 +62,7 @@ impl Tap {
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if let Ok(server) = TcpStream::connect(upstream).await {
+                    wire.open.send_modify(|open| *open += 1);
                     tokio::spawn(Arc::clone(&wire).join(client, server));
                 }
             }
@@ -52,27 +72,69 @@ impl Tap {
 
     /// Every byte so far, of all connections in both directions.
     pub fn bytes(&self) -> Vec<u8> {
-        self.wire.bytes.lock().unwrap().clone()
+        let lanes = self.wire.lanes.lock().unwrap();
+        lanes
+            .iter()
+            .flat_map(|lane| lane.lock().unwrap().clone())
+            .collect()
+    }
+
+    /// Every byte since the last time, by connection and direction. No connection may be open.
+    pub fn drain(&self) -> Vec<Vec<u8>> {
+        assert_eq!(*self.wire.open.borrow(), 0, "connections are open");
+        let lanes = std::mem::take(&mut *self.wire.lanes.lock().unwrap());
+        let bytes = |lane: Arc<Mutex<Vec<u8>>>| std::mem::take(&mut *lane.lock().unwrap());
+        lanes.into_iter().map(bytes).collect()
     }
 
     /// How many bytes came from the upstream so far.
     pub fn answered(&self) -> usize {
-        self.wire.answered.load(Ordering::SeqCst)
+        self.wire.down.bytes.load(Ordering::SeqCst)
     }
 
     /// Whether these bytes went over the wire.
     pub fn saw(&self, needle: &[u8]) -> bool {
-        contains(&self.wire.bytes.lock().unwrap(), needle)
+        let lanes = self.wire.lanes.lock().unwrap();
+        lanes
+            .iter()
+            .any(|lane| contains(&lane.lock().unwrap(), needle))
     }
 
     /// Takes nothing more from the proxy, or goes on.
     pub fn hold(&self, hold: bool) {
-        self.wire.held.send_replace(hold);
+        self.wire.up.hold(hold);
+    }
+
+    /// Holds this direction from the moment on that so many more bytes came.
+    pub fn hold_after(&self, way: Way, bytes: usize) {
+        let direction = self.wire.direction(way);
+        let limit = direction.bytes.load(Ordering::SeqCst) + bytes.max(1);
+        direction.limit.store(limit, Ordering::SeqCst);
+    }
+
+    /// Waits until a direction is held.
+    pub async fn held(&self, way: Way) {
+        let mut held = self.wire.direction(way).held.subscribe();
+        drop(held.wait_for(|held| *held).await);
+    }
+
+    /// Holds nothing any more.
+    pub fn release(&self) {
+        self.wire.up.hold(false);
+        self.wire.down.hold(false);
     }
 
     /// Cuts every connection that is open now; new ones come through.
     pub fn cut(&self) {
         self.wire.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Waits until no connection is open.
+    pub async fn idle(&self) {
+        let mut open = self.wire.open.subscribe();
+        let idle = open.wait_for(|open| *open == 0);
+        let idle = tokio::time::timeout(super::DEADLINE, idle).await;
+        idle.expect("connections stay open").unwrap();
     }
 }
 
@@ -84,7 +146,30 @@ pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
         .any(|window| window == needle)
 }
 
+impl Direction {
+    fn hold(&self, hold: bool) {
+        self.limit.store(0, Ordering::SeqCst);
+        self.held.send_replace(hold);
+    }
+
+    /// Counts bytes, and holds them when they are the ones that it waits for.
+    fn count(&self, count: usize) {
+        let bytes = self.bytes.fetch_add(count, Ordering::SeqCst) + count;
+        let limit = self.limit.load(Ordering::SeqCst);
+        if limit != 0 && bytes >= limit {
+            self.held.send_replace(true);
+        }
+    }
+}
+
 impl Wire {
+    fn direction(&self, way: Way) -> &Direction {
+        match way {
+            Way::Up => &self.up,
+            Way::Down => &self.down,
+        }
+    }
+
     /// Relays one connection until either end closes it, or it is cut.
     async fn join(self: Arc<Self>, client: TcpStream, server: TcpStream) {
         client.set_nodelay(true).unwrap();
@@ -94,32 +179,32 @@ impl Wire {
         let mut cut = self.cuts.subscribe();
         let both = async {
             tokio::join!(
-                self.relay(client_read, server_write, false),
-                self.relay(server_read, client_write, true),
+                self.relay(client_read, server_write, &self.up),
+                self.relay(server_read, client_write, &self.down),
             )
         };
         tokio::select! {
             _ = both => {}
             _ = cut.changed() => {}
         }
+        self.open.send_modify(|open| *open -= 1);
     }
 
     async fn relay(
         &self,
         mut from: impl AsyncRead + Unpin,
         mut to: impl AsyncWrite + Unpin,
-        is_answer: bool,
+        direction: &Direction,
     ) {
-        let mut held = self.held.subscribe();
+        let lane = Arc::<Mutex<Vec<u8>>>::default();
+        self.lanes.lock().unwrap().push(Arc::clone(&lane));
+        let mut held = direction.held.subscribe();
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer).await {
             let read = &buffer[..count];
-            self.bytes.lock().unwrap().extend_from_slice(read);
-            if is_answer {
-                self.answered.fetch_add(count, Ordering::SeqCst);
-            } else {
-                let _never_closed = held.wait_for(|held| !held).await;
-            }
+            lane.lock().unwrap().extend_from_slice(read);
+            direction.count(count);
+            drop(held.wait_for(|held| !held).await);
             if to.write_all(read).await.is_err() {
                 break;
             }
