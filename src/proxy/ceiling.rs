@@ -89,8 +89,9 @@ impl Ceiling {
         match self.tails.get(path) {
             Some(tail) => known.tail = tail,
             None => {
-                known.refresh().await?;
-                self.tails.insert(path.clone(), Arc::clone(&known.tail));
+                if known.refresh().await? {
+                    self.tails.insert(path.clone(), Arc::clone(&known.tail));
+                }
             }
         }
         Ok(StreamCeiling(Some(known)))
@@ -163,20 +164,25 @@ impl Known {
         Ok(())
     }
 
-    /// Asks the upstream for the tail.
-    async fn refresh(&self) -> Result<(), Stop> {
+    /// Asks the upstream for the tail, and tells whether it has one. A stream that is not there holds
+    /// nothing: the append may create it, or hears from the upstream that it does not.
+    async fn refresh(&self) -> Result<bool, Stop> {
         let target = Target::Basin(&self.path.basin);
         let answer = self
             .caller
             .fetch(target, &format!("{}/tail", self.records))
             .await?;
-        if answer.status() != StatusCode::OK {
-            return Err(Stop::relay(answer));
-        }
-        let tail = json::decode_tail(answer.body())
-            .map_err(|_| Error::Garbage("a tail that does not decode"))?;
-        lock(&self.tail.0).tail = tail.seq_num;
-        Ok(())
+        let seq_num = match answer.status() {
+            StatusCode::OK => {
+                let tail = json::decode_tail(answer.body());
+                let tail = tail.map_err(|_| Error::Garbage("a tail that does not decode"))?;
+                Some(tail.seq_num)
+            }
+            StatusCode::NOT_FOUND => None,
+            _ => return Err(Stop::relay(answer)),
+        };
+        lock(&self.tail.0).tail = seq_num.unwrap_or(0);
+        Ok(seq_num.is_some())
     }
 }
 
