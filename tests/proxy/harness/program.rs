@@ -58,6 +58,19 @@ impl Program {
     pub async fn client(&self, alpn: &str) -> Client {
         Client::tls(self.address, &self.certificate, alpn).await
     }
+
+    /// The most memory that it ever took, in bytes.
+    pub fn peak_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib: usize = line
+            .unwrap()
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap();
+        kib * 1024
+    }
 }
 
 impl Drop for Program {
