@@ -50,6 +50,12 @@ mod native;
 mod native_reads;
 #[path = "proxy/oversize.rs"]
 mod oversize;
+#[path = "proxy/oversize_edges.rs"]
+mod oversize_edges;
+#[path = "proxy/oversize_failures.rs"]
+mod oversize_failures;
+#[path = "proxy/oversize_stored.rs"]
+mod oversize_stored;
 #[path = "proxy/registry.rs"]
 mod registry;
 #[path = "proxy/registry_behind.rs"]

@@ -89,8 +89,9 @@ impl Ceiling {
         match self.tails.get(path) {
             Some(tail) => known.tail = tail,
             None => {
-                known.refresh().await?;
-                self.tails.insert(path.clone(), Arc::clone(&known.tail));
+                if known.refresh().await? {
+                    self.tails.insert(path.clone(), Arc::clone(&known.tail));
+                }
             }
         }
         Ok(StreamCeiling(Some(known)))
@@ -163,25 +164,25 @@ impl Known {
         Ok(())
     }
 
-    /// Asks the upstream for the tail.
-    async fn refresh(&self) -> Result<(), Stop> {
+    /// Asks the upstream for the tail, and tells whether it has one. A stream that is not there holds
+    /// nothing: the append may create it, or hears from the upstream that it does not.
+    async fn refresh(&self) -> Result<bool, Stop> {
         let target = Target::Basin(&self.path.basin);
         let answer = self
             .caller
             .fetch(target, &format!("{}/tail", self.records))
             .await?;
-        let tail = match answer.status() {
+        let seq_num = match answer.status() {
             StatusCode::OK => {
                 let tail = json::decode_tail(answer.body());
                 let tail = tail.map_err(|_| Error::Garbage("a tail that does not decode"))?;
-                tail.seq_num
+                Some(tail.seq_num)
             }
-            // Deleted around this proxy. The append itself learns whether it can be made again.
-            StatusCode::NOT_FOUND => 0,
+            StatusCode::NOT_FOUND => None,
             _ => return Err(Stop::relay(answer)),
         };
-        lock(&self.tail.0).tail = tail;
-        Ok(())
+        lock(&self.tail.0).tail = seq_num.unwrap_or(0);
+        Ok(seq_num.is_some())
     }
 }
 

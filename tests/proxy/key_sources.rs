@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use streamseal::proxy::rules::{KeySource, RuleCipher, StreamRule};
 
 use crate::{
-    harness::{Ask, KEY, Stack, base64, records},
+    harness::{
+        Ask, BASIN, Encoding, KEY, Packed, Stack, ack, append as framed, base64, input, record,
+        records,
+    },
     keys::{OTHER, SECRET, append, every_form, is, moved, read, sealed_stack},
 };
 
@@ -99,6 +102,35 @@ async fn clients_that_send_no_key_use_the_operators() {
         SECRET
     );
     assert!(!stack.tap.saw(SECRET.as_bytes()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_stream_is_created_by_the_first_append() {
+    let dir = tempfile::tempdir().unwrap();
+    for cipher in [RuleCipher::Aegis256, RuleCipher::Aes256Gcm] {
+        let mut rule = file_rule(&dir, "*", &KEY, false);
+        (rule.cipher, rule.r#match) = (cipher, "*/*".into());
+        let stack = Stack::with(|config| config.streams = vec![rule]).await;
+        let client = stack.h2().await;
+        // Not by reads: a check of the tail is one.
+        let config = json!({ "create_stream_on_append": true });
+        let basin = json!({ "basin": BASIN, "config": config });
+        client.ask(Ask::post("/v1/basins").json(&basin)).await;
+        for name in ["unary", "again"] {
+            assert_eq!(client.ask(append(name)).await.status, 200, "{cipher:?}");
+        }
+        let batch = input([record(&[], SECRET)]);
+        let session = framed("session", Encoding::Frames, Packed::Not, &batch);
+        ack(Encoding::Frames, &client.ask(session).await);
+        for name in ["unary", "again", "session"] {
+            let read = client.ask(read(name)).await;
+            assert_eq!(read.json()["records"][0]["body"], SECRET, "{cipher:?}");
+        }
+        // Where nothing creates it, the answer is the upstream's.
+        let elsewhere = append("unary").basin("no-such-basin");
+        assert_eq!(client.ask(elsewhere).await.status, 404);
+        assert!(!stack.tap.saw(SECRET.as_bytes()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

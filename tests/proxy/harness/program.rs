@@ -101,6 +101,19 @@ impl Program {
         let (_, address) = self.running.as_ref().expect("it is killed");
         Client::tls(*address, &self.certificate, alpn).await
     }
+
+    /// The most memory that it ever took, in bytes.
+    pub fn peak_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib: usize = line
+            .unwrap()
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap();
+        kib * 1024
+    }
 }
 
 impl Drop for Program {

@@ -141,9 +141,7 @@ impl Tap {
 /// Whether `needle` stands somewhere in `haystack`.
 pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     assert!(needle.len() >= 4, "too short to mean anything");
-    haystack
-        .windows(needle.len())
-        .any(|window| window == needle)
+    memchr::memmem::find(haystack, needle).is_some()
 }
 
 impl Direction {
