@@ -166,7 +166,7 @@ async fn a_bomb_is_refused_and_takes_no_memory() {
         let dir = tempfile::tempdir().unwrap();
         let lite = Lite::start().await;
         let streams = json!([{ "match": format!("{BASIN}/*"), "cipher": cipher }]);
-        let program = Program::start(dir.path(), &lite, &streams, "warn");
+        let program = Program::start(dir.path(), lite.address, &streams, "warn");
         let client = program.client("h2").await;
         let direct = Client::plain(lite.address).await;
         let config = json!({ "basin": BASIN, "config": { "create_stream_on_append": true } });
