@@ -185,21 +185,29 @@ impl Client {
 
     /// Sends one request and reads the whole answer.
     pub async fn ask(&self, ask: Ask) -> Answer {
-        let response = self.open(ask).await;
-        let (parts, body) = response.into_parts();
-        Answer {
+        self.try_ask(ask).await.unwrap()
+    }
+
+    /// The same, for an answer that may break off.
+    pub async fn try_ask(&self, ask: Ask) -> hyper::Result<Answer> {
+        let (parts, body) = self.try_open(ask).await?.into_parts();
+        Ok(Answer {
             status: parts.status.as_u16(),
             headers: parts.headers,
-            body: body.collect().await.unwrap().to_bytes(),
-        }
+            body: body.collect().await?.to_bytes(),
+        })
     }
 
     /// Sends one request and returns the answer with its body still to come.
     pub async fn open(&self, ask: Ask) -> Response<Incoming> {
+        self.try_open(ask).await.unwrap()
+    }
+
+    async fn try_open(&self, ask: Ask) -> hyper::Result<Response<Incoming>> {
         let body = Full::new(ask.body.clone())
             .map_err(|never| match never {})
             .boxed_unsync();
-        self.send(ask, body).await.unwrap()
+        self.send(ask, body).await
     }
 
     /// Sends one request with any body.

@@ -9,6 +9,7 @@ mod lite;
 mod oracle;
 mod played;
 mod program;
+mod raw;
 mod tap;
 mod traces;
 mod twin;
@@ -31,6 +32,10 @@ pub use lite::{BodyEnd, Lite, Player, Seen};
 pub use oracle::{CIPHERS, open, seal};
 pub use played::{frame, heartbeat, sealed_batch, second_ack};
 pub use program::Program;
+pub use raw::{
+    CONTINUATION, DATA, GOAWAY, HEADERS, PUSH_PROMISE, Peer, RST_STREAM, Raw, SETTINGS, Says,
+    WINDOW_UPDATE, http2_frame, literal,
+};
 pub use tap::{Tap, contains};
 pub use traces::leaks;
 pub use twin::{Twin, delete, purged, shape};
