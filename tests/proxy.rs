@@ -12,6 +12,10 @@
 
 #[path = "proxy/answers.rs"]
 mod answers;
+#[path = "proxy/ceiling.rs"]
+mod ceiling;
+#[path = "proxy/ceiling_races.rs"]
+mod ceiling_races;
 #[path = "proxy/control.rs"]
 mod control;
 #[path = "proxy/control_bodies.rs"]
@@ -66,5 +70,7 @@ mod secrecy;
 mod sessions;
 #[path = "proxy/smoke.rs"]
 mod smoke;
+#[path = "proxy/still_plain.rs"]
+mod still_plain;
 #[path = "proxy/tamper.rs"]
 mod tamper;
