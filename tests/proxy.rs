@@ -28,6 +28,8 @@ mod encodings;
 mod flow;
 #[path = "proxy/harness/mod.rs"]
 mod harness;
+#[path = "proxy/hostile/mod.rs"]
+mod hostile;
 #[path = "proxy/input.rs"]
 mod input;
 #[path = "proxy/input_routes.rs"]
