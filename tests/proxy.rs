@@ -12,6 +12,10 @@
 
 #[path = "proxy/answers.rs"]
 mod answers;
+#[path = "proxy/ceiling.rs"]
+mod ceiling;
+#[path = "proxy/ceiling_races.rs"]
+mod ceiling_races;
 #[path = "proxy/control.rs"]
 mod control;
 #[path = "proxy/control_bodies.rs"]
@@ -28,6 +32,8 @@ mod flow;
 mod fuzz;
 #[path = "proxy/harness/mod.rs"]
 mod harness;
+#[path = "proxy/hostile/mod.rs"]
+mod hostile;
 #[path = "proxy/input.rs"]
 mod input;
 #[path = "proxy/input_routes.rs"]
@@ -80,6 +86,8 @@ mod secrecy;
 mod sessions;
 #[path = "proxy/smoke.rs"]
 mod smoke;
+#[path = "proxy/still_plain.rs"]
+mod still_plain;
 #[path = "proxy/store_commands.rs"]
 mod store_commands;
 #[path = "proxy/store_faults.rs"]

@@ -93,9 +93,13 @@ impl Proxy {
                 Some(before) => {
                     let part = part.following(before.end.seq_num);
                     let ack = self.append_part(&path, &parts, &part).await;
+                    let ack = ack.map_err(Stop::after_a_part)?;
+                    if ack.start.seq_num != before.end.seq_num {
+                        return Err(Error::Garbage("parts of a batch that are apart").into());
+                    }
                     AppendAck {
                         start: before.start,
-                        ..ack.map_err(Stop::after_a_part)?
+                        ..ack
                     }
                 }
             };

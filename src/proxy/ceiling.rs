@@ -40,6 +40,8 @@ struct Tail(Mutex<Estimate>);
 struct Estimate {
     tail: u64,
     on_their_way: u64,
+    /// How often the tail was moved other than by asking for it.
+    moves: u64,
 }
 
 /// The ceiling of one stream for one unary append or one session; nothing for a cipher that has none.
@@ -79,22 +81,21 @@ impl Ceiling {
             Cipher::Aegis256 => return Ok(StreamCeiling(None)),
             Cipher::Aes256Gcm => {}
         }
-        let mut known = Known {
+        let known = |tail| Known {
             path: path.clone(),
             records: records.to_owned(),
-            tail: Arc::default(),
+            tail,
             reserved: Mutex::new(0),
             caller: caller.clone(),
         };
-        match self.tails.get(path) {
-            Some(tail) => known.tail = tail,
-            None => {
-                if known.refresh().await? {
-                    self.tails.insert(path.clone(), Arc::clone(&known.tail));
-                }
-            }
-        }
-        Ok(StreamCeiling(Some(known)))
+        // One asks and the others wait: with a tail each they would not count each other's records.
+        let ask = async {
+            let first = known(Arc::default());
+            first.refresh().await?;
+            Ok::<_, Stop>(first.tail)
+        };
+        let tail = self.tails.get_or_insert_async(path, ask).await?;
+        Ok(StreamCeiling(Some(known(tail))))
     }
 }
 
@@ -129,13 +130,15 @@ impl StreamCeiling {
     /// Learns from an ack.
     pub fn learn(&self, ack: &AppendAck) {
         let Some(known) = &self.0 else { return };
+        // In the order of `Known::reserve`: the two halves of a session do both at once.
+        let mut estimate = lock(&known.tail.0);
         let mut reserved = lock(&known.reserved);
         let appended = ack.end.seq_num.saturating_sub(ack.start.seq_num);
         let appended = appended.min(*reserved);
         *reserved -= appended;
-        let mut estimate = lock(&known.tail.0);
         estimate.on_their_way = estimate.on_their_way.saturating_sub(appended);
         estimate.tail = estimate.tail.max(ack.tail.seq_num);
+        estimate.moves += 1;
     }
 }
 
@@ -146,6 +149,7 @@ impl Drop for StreamCeiling {
         let mut estimate = lock(&known.tail.0);
         estimate.on_their_way = estimate.on_their_way.saturating_sub(reserved);
         estimate.tail = estimate.tail.saturating_add(reserved);
+        estimate.moves += 1;
     }
 }
 
@@ -164,25 +168,31 @@ impl Known {
         Ok(())
     }
 
-    /// Asks the upstream for the tail, and tells whether it has one. A stream that is not there holds
-    /// nothing: the append may create it, or hears from the upstream that it does not.
-    async fn refresh(&self) -> Result<bool, Stop> {
+    /// Asks the upstream for the tail. A stream that is not there holds nothing: the append may create
+    /// it, or hears from the upstream that it does not.
+    async fn refresh(&self) -> Result<(), Stop> {
         let target = Target::Basin(&self.path.basin);
+        let moves = lock(&self.tail.0).moves;
         let answer = self
             .caller
             .fetch(target, &format!("{}/tail", self.records))
             .await?;
-        let seq_num = match answer.status() {
+        let tail = match answer.status() {
             StatusCode::OK => {
                 let tail = json::decode_tail(answer.body());
                 let tail = tail.map_err(|_| Error::Garbage("a tail that does not decode"))?;
-                Some(tail.seq_num)
+                tail.seq_num
             }
-            StatusCode::NOT_FOUND => None,
+            StatusCode::NOT_FOUND => 0,
             _ => return Err(Stop::relay(answer)),
         };
-        lock(&self.tail.0).tail = seq_num.unwrap_or(0);
-        Ok(seq_num.is_some())
+        let mut estimate = lock(&self.tail.0);
+        estimate.tail = match estimate.moves == moves {
+            true => tail,
+            // What was learned meanwhile may be newer than the answer.
+            false => estimate.tail.max(tail),
+        };
+        Ok(())
     }
 }
 

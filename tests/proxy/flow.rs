@@ -65,10 +65,17 @@ async fn advice_to_reconnect_comes_through() {
     }
     let player = stack.lite.play(&records("s"));
     let mut session = stack.append_session().await;
+    let mut arrived = 0;
     for (ack, wanted) in [
         (frame(&second_ack()), 0),
         (advise_reconnect(frame(&second_ack())), RECONNECT),
     ] {
+        session.send(frame(&input([record(&[], "x")]))).await;
+        until("the input arrives", async || {
+            stack.lite.last("POST").unwrap().body.len() > arrived
+        })
+        .await;
+        arrived = stack.lite.last("POST").unwrap().body.len();
         player.play(ack).await;
         let frame = session.live.frame().await.unwrap().unwrap();
         assert_eq!(frame.ack(), second_ack());
@@ -77,7 +84,7 @@ async fn advice_to_reconnect_comes_through() {
 }
 
 /// Waits until a figure has stopped growing, and returns it.
-async fn settled(figure: impl Fn() -> usize) -> usize {
+pub async fn settled(figure: impl Fn() -> usize) -> usize {
     let mut last = (figure(), 0);
     until("it settles", async || {
         let now = figure();

@@ -83,7 +83,7 @@ impl Proxy {
             acks: Acks::new(response.into_body()),
             shared,
             compression,
-            split_start: None,
+            split: None,
             pin: self.pin(stream, &cipher),
             _uplink: AbortOnDrop(tokio::spawn(uplink.run(sender))),
         };
@@ -199,13 +199,20 @@ impl Uplink {
     }
 }
 
+/// The places of the acked parts of one input.
+#[derive(Clone, Copy)]
+struct Split {
+    start: Position,
+    end: Position,
+}
+
 /// The upstream's half of a session.
 struct Session {
     acks: Acks,
     shared: Arc<Shared>,
     compression: Compression,
-    /// Where the input began of which some parts are acked, but not all.
-    split_start: Option<Position>,
+    /// Where the parts of an input went that are acked, when others are not yet.
+    split: Option<Split>,
     pin: Pin,
     _uplink: AbortOnDrop,
 }
@@ -235,7 +242,7 @@ impl Session {
                     }
                 }
                 Ok(Some(Answer::Terminal { status, body })) => {
-                    let frame = match self.split_start {
+                    let frame = match self.split {
                         Some(_) => terminal(Error::PartlyAppended(body).into()),
                         None => s2s::encode_terminal(status, &body),
                     };
@@ -253,7 +260,7 @@ impl Session {
     /// The upstream's clean end: the client's, too, unless something was wrong, or acks are missing
     /// that were promised by those before them.
     fn end(&self) -> Result<Option<Bytes>, BoxError> {
-        if self.split_start.is_some() {
+        if self.split.is_some() {
             return Err(Error::Garbage("an end in the middle of a batch").into());
         }
         Ok(self.shared.failure.get().map(respond::terminal_frame))
@@ -262,8 +269,7 @@ impl Session {
     /// The ack for the client; `None` for a part that others follow.
     fn merge(&mut self, ack: AppendAck) -> Result<Option<AppendAck>, Error> {
         let Some(expected) = self.shared.expected().pop_front() else {
-            // An ack of nothing: clients count for themselves.
-            return Ok(Some(ack));
+            return Err(Error::Garbage("an ack of nothing"));
         };
         if ack.end.seq_num.checked_sub(ack.start.seq_num) != Some(expected.records) {
             return Err(Error::Garbage("an ack of another number of records"));
@@ -271,13 +277,24 @@ impl Session {
         let Some(part) = expected.part else {
             return Ok(Some(ack));
         };
-        let start = *self.split_start.get_or_insert(ack.start);
+        // The parts are one input to the client: what is between them would be acked with it.
+        if self
+            .split
+            .is_some_and(|split| split.end.seq_num != ack.start.seq_num)
+        {
+            return Err(Error::Garbage("parts of a batch that are apart"));
+        }
+        let start = self.split.map_or(ack.start, |split| split.start);
         // The uplink waits for it, unless the client left.
         let _left = part.acked.send(ack.end);
         if !part.is_last {
+            self.split = Some(Split {
+                start,
+                end: ack.end,
+            });
             return Ok(None);
         }
-        self.split_start = None;
+        self.split = None;
         Ok(Some(AppendAck { start, ..ack }))
     }
 }

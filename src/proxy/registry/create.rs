@@ -49,6 +49,7 @@ pub struct Creation {
 /// What the upstream says of a stream it created or found.
 #[derive(Deserialize)]
 struct Created {
+    #[serde(deserialize_with = "probe::short_time")]
     created_at: String,
 }
 

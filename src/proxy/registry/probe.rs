@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{Asked, Outcome, Purpose};
 use crate::{
@@ -20,12 +20,16 @@ const PAGE: usize = 1000;
 /// Most pages of one listing: ten million streams. An upstream that never ends is cut off here.
 const MAX_PAGES: usize = 10_000;
 
+/// Longest point in time that is believed: S2's have 30 bytes, and the config store keeps each.
+const MAX_TIME_BYTES: usize = 64;
+
 /// A stream as the upstream lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Listed {
     /// Its name.
     pub(super) name: String,
     /// When this incarnation was made, as the upstream writes it.
+    #[serde(deserialize_with = "short_time")]
     pub(super) created_at: String,
     /// When it was deleted, if it is being deleted.
     pub(super) deleted_at: Option<String>,
@@ -134,6 +138,15 @@ impl<'a> Streams<'a> {
 impl Asked<'_> {
     pub(super) fn basin(&self) -> Target<'_> {
         Target::Basin(&self.path.basin)
+    }
+}
+
+/// A point in time of the upstream's, kept as it is written.
+pub(super) fn short_time<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let time = String::deserialize(from)?;
+    match time.len() {
+        0..=MAX_TIME_BYTES => Ok(time),
+        _ => Err(D::Error::custom("a point in time that is too long")),
     }
 }
 

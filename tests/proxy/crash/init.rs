@@ -1,6 +1,9 @@
 //! A kill while the config store is being made leaves a store or none, never half of one.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crate::harness::{Ask, Lite, Program, until};
 use serde_json::json;
@@ -8,6 +11,12 @@ use tokio::task::block_in_place;
 
 /// Kills of `init`, spread over the time that it takes.
 const KILLS: u32 = 40;
+
+/// Takes a store away as an operator does who wants to begin anew.
+fn remove(store: &Path) {
+    std::fs::remove_file(store).ok();
+    std::fs::remove_file(store.with_added_extension("witness")).ok();
+}
 
 /// What an `init` that is not disturbed takes.
 fn undisturbed(program: &Program) -> Duration {
@@ -27,11 +36,11 @@ async fn a_killed_init_leaves_a_store_or_none() {
     let lite = Lite::start().await;
     let mut program = Program::start(dir.path(), lite.address, &json!([]), "warn");
     program.kill();
-    std::fs::remove_file(&store).unwrap();
+    remove(&store);
     let whole = block_in_place(|| undisturbed(&program));
     let (mut made, mut halves) = (0, 0);
     for kill in 0..KILLS {
-        std::fs::remove_file(&store).ok();
+        remove(&store);
         let mut init = program.command("init");
         tokio::time::sleep(whole * kill / KILLS).await;
         init.kill().unwrap();
@@ -62,6 +71,7 @@ async fn half_a_store_is_not_taken_for_one() {
     );
     // Whole as it is, it has not got its name yet.
     std::fs::rename(&store, &unfinished).unwrap();
+    remove(&store);
     let config = dir.path().join("streamseal.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("create = true", "create = false")).unwrap();
@@ -75,7 +85,7 @@ async fn half_a_store_is_not_taken_for_one() {
     );
     for half in [&b""[..], b"half a store"] {
         std::fs::write(&unfinished, half).unwrap();
-        std::fs::remove_file(&store).ok();
+        remove(&store);
         block_in_place(|| undisturbed(&program));
         block_in_place(|| program.start_again());
         let client = program.client("h2").await;

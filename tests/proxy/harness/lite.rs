@@ -76,6 +76,7 @@ impl Player {
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Log = Arc<Mutex<Vec<Arc<Mutex<Seen>>>>>;
 type Plays = Arc<Mutex<HashMap<String, AnyBody>>>;
+type Lie = Box<dyn Fn(&Seen) -> Option<Response<AnyBody>> + Send + Sync>;
 
 /// The server. It stops with the test's runtime.
 pub struct Lite {
@@ -84,6 +85,7 @@ pub struct Lite {
     seen: Log,
     plays: Plays,
     working: watch::Sender<usize>,
+    lie: Arc<Mutex<Option<Lie>>>,
 }
 
 impl Lite {
@@ -106,9 +108,14 @@ impl Lite {
             seen: Arc::default(),
             plays: Arc::default(),
             working: watch::Sender::default(),
+            lie: Arc::default(),
         };
-        let (seen, plays) = (Arc::clone(&lite.seen), Arc::clone(&lite.plays));
-        tokio::spawn(serve(listener, backend, seen, plays, lite.working.clone()));
+        let by_hand = ByHand {
+            seen: Arc::clone(&lite.seen),
+            plays: Arc::clone(&lite.plays),
+            lie: Arc::clone(&lite.lie),
+        };
+        tokio::spawn(serve(listener, backend, by_hand, lite.working.clone()));
         lite
     }
 
@@ -131,6 +138,17 @@ impl Lite {
             .unwrap();
     }
 
+    /// From now on, answers what the script has an answer to so, whatever the request's body: nothing of
+    /// it takes effect.
+    pub fn lie(&self, lie: impl Fn(&Seen) -> Option<Response<AnyBody>> + Send + Sync + 'static) {
+        *self.lie.lock().unwrap() = Some(Box::new(lie));
+    }
+
+    /// From now on, tells the truth.
+    pub fn be_honest(&self) {
+        *self.lie.lock().unwrap() = None;
+    }
+
     /// The last request whose line starts so.
     pub fn last(&self, line: &str) -> Option<Seen> {
         let mut seen = self.seen();
@@ -147,32 +165,57 @@ impl Lite {
     }
 }
 
+/// What is not `s2-lite`'s own doing.
+#[derive(Clone)]
+struct ByHand {
+    seen: Log,
+    plays: Plays,
+    lie: Arc<Mutex<Option<Lie>>>,
+}
+
+impl ByHand {
+    /// Writes a request down; the answer to it, if it is not for `s2-lite` to give one.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<AnyBody>, Box<Request<Recorded>>> {
+        let noted = note(&request);
+        let lie = self.lie.lock().unwrap();
+        let lie = lie.as_ref().and_then(|lie| lie(&noted));
+        let played = self.plays.lock().unwrap().remove(request.uri().path());
+        let record = Arc::new(Mutex::new(noted));
+        self.seen.lock().unwrap().push(Arc::clone(&record));
+        let request = request.map(|inner| Recorded { inner, record });
+        let Some(answer) = lie.or_else(|| played.map(in_frames)) else {
+            return Err(Box::new(request));
+        };
+        let mut unread = request.into_body();
+        tokio::spawn(async move { while let Some(Ok(_)) = unread.frame().await {} });
+        Ok(answer)
+    }
+}
+
 async fn serve(
     listener: TcpListener,
     backend: Backend,
-    seen: Log,
-    plays: Plays,
+    by_hand: ByHand,
     working: watch::Sender<usize>,
 ) {
     let router = TowerToHyperService::new(handlers::router().with_state(backend));
     while let Ok((io, _)) = listener.accept().await {
         io.set_nodelay(true).unwrap();
-        let (router, seen, plays) = (router.clone(), Arc::clone(&seen), Arc::clone(&plays));
-        let working = working.clone();
+        let (router, by_hand, working) = (router.clone(), by_hand.clone(), working.clone());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let record = Arc::new(Mutex::new(note(&request)));
-            seen.lock().unwrap().push(Arc::clone(&record));
-            let played = plays.lock().unwrap().remove(request.uri().path());
-            let request = request.map(|inner| Recorded { inner, record });
+            let answer = by_hand.answer(request);
             let (router, working) = (router.clone(), working.clone());
             async move {
-                match played {
-                    Some(body) => Ok(by_hand(request.into_body(), body)),
-                    None => {
+                match answer {
+                    Ok(answer) => Ok(answer),
+                    Err(request) => {
                         // What it began it carries out, whether or not the client waits for it.
                         working.send_modify(|working| *working += 1);
                         let work = tokio::spawn(async move {
-                            let response = router.call(request).await;
+                            let response = router.call(*request).await;
                             working.send_modify(|working| *working -= 1);
                             response
                         });
@@ -203,8 +246,7 @@ fn note(request: &Request<Incoming>) -> Seen {
     }
 }
 
-fn by_hand(mut request: Recorded, body: AnyBody) -> Response<AnyBody> {
-    tokio::spawn(async move { while let Some(Ok(_)) = request.frame().await {} });
+fn in_frames(body: AnyBody) -> Response<AnyBody> {
     let mut response = Response::new(body);
     let s2s = HeaderValue::from_static("s2s/proto");
     response.headers_mut().insert("content-type", s2s);

@@ -10,6 +10,7 @@ mod oracle;
 mod played;
 mod program;
 mod ran;
+mod raw;
 mod tap;
 mod traces;
 mod twin;
@@ -33,6 +34,10 @@ pub use oracle::{CIPHERS, open, seal};
 pub use played::{frame, heartbeat, sealed_batch, second_ack};
 pub use program::Program;
 pub use ran::Ran;
+pub use raw::{
+    CONTINUATION, DATA, GOAWAY, HEADERS, PUSH_PROMISE, Peer, RST_STREAM, Raw, SETTINGS, Says,
+    WINDOW_UPDATE, http2_frame, literal,
+};
 pub use tap::{Tap, Way, contains};
 pub use traces::leaks;
 pub use twin::{Twin, delete, purged, shape};

@@ -1,0 +1,152 @@
+//! Every line of the threat model is run by a test or said in the README: this is the list.
+
+use super::answers::named;
+
+/// The sources of the tests that are named below.
+const SOURCES: &[(&str, &str)] = &[
+    ("ceiling", include_str!("../ceiling.rs")),
+    ("ceiling_races", include_str!("../ceiling_races.rs")),
+    ("flow", include_str!("../flow.rs")),
+    ("hostile::answers", include_str!("answers.rs")),
+    ("hostile::clients", include_str!("clients.rs")),
+    ("hostile::endless", include_str!("endless.rs")),
+    ("hostile::existence", include_str!("existence.rs")),
+    ("hostile::floods", include_str!("floods.rs")),
+    ("hostile::leads", include_str!("leads.rs")),
+    ("hostile::slow", include_str!("slow.rs")),
+    ("hostile::wire", include_str!("wire.rs")),
+    ("input", include_str!("../input.rs")),
+    ("input_routes", include_str!("../input_routes.rs")),
+    ("key_sources", include_str!("../key_sources.rs")),
+    ("keys", include_str!("../keys.rs")),
+    ("logs", include_str!("../logs.rs")),
+    ("registry", include_str!("../registry.rs")),
+    ("registry_intents", include_str!("../registry_intents.rs")),
+    ("secrecy", include_str!("../secrecy.rs")),
+    ("still_plain", include_str!("../still_plain.rs")),
+    ("tamper", include_str!("../tamper.rs")),
+];
+
+/// A line of the threat model, the tests that run it, and what the README says of it.
+struct Line {
+    who_does_what: &'static str,
+    tests: &'static [&'static str],
+    readme: &'static [&'static str],
+}
+
+#[rustfmt::skip]
+const LINES: &[Line] = &[
+    // The upstream, or who controls it …
+    line("flips, truncates or extends a sealed record",
+        &["tamper::a_spoiled_record_fails_every_read", "tamper::a_session_delivers_what_precedes_the_bad_batch_and_no_more"],
+        &["A stored record that was altered, cut, extended, or moved from another stream or basin is refused"]),
+    line("moves a record to another stream or basin",
+        &["tamper::a_spoiled_record_fails_every_read", "hostile::answers::every_lie_about_reads_has_its_outcome"],
+        &["moved from another stream or basin is refused"]),
+    line("serves a plain record, headers on a record, another cipher's or an unknown format id on a sealed stream",
+        &["tamper::a_spoiled_record_fails_every_read", "tamper::a_forged_batch_is_refused", "hostile::answers::every_lie_about_reads_has_its_outcome"],
+        &["So is a plain record on an encrypted stream, and a record in another or an unknown format"]),
+    line("says that a new stream exists, or lies about `created_at`, to get plaintext",
+        &["hostile::existence::no_list_makes_a_stream_plain", "hostile::existence::a_plain_stream_is_only_the_one_it_was",
+          "hostile::existence::a_list_that_makes_no_sense_gives_no_first_cipher", "hostile::existence::the_one_list_that_is_believed_is_named",
+          "registry::a_sealed_stream_made_again_behind_the_proxy_stays_sealed", "still_plain::a_session_breaks_off_before_the_next_frame"],
+        &["Nothing that the upstream says turns a stream of a basin with a cipher into a plain one"]),
+    line("answers a create with 409, 500, garbage, or not at all",
+        &["registry_intents::a_creation_on_demand_that_goes_wrong_ends_sealed", "registry_intents::a_creation_by_call_that_goes_wrong_ends_sealed",
+          "hostile::existence::lies_about_creations_and_deletions_make_nothing_plain"],
+        &[]),
+    line("reorders, repeats or drops records inside one stream; renumbers them; rolls the tail back",
+        &["hostile::answers::every_lie_about_reads_has_its_outcome"],
+        &["the upstream can reorder, repeat or drop records, renumber them, and roll the tail back"]),
+    line("replays records of a deleted stream into a new one of the same name and key",
+        &["hostile::answers::every_lie_about_reads_has_its_outcome"],
+        &["Records of a deleted stream can be replayed into a new one with the same name and the same key"]),
+    line("forges command records (fence, trim), timestamps, tails, acks",
+        &["hostile::answers::every_lie_about_appends_has_its_outcome", "hostile::answers::every_lie_about_sessions_has_its_outcome"],
+        &["Command records (fence, trim), timestamps, tails and acknowledgements are not authenticated",
+          "goes by the sequence numbers that the upstream tells"]),
+    line("acks without storing",
+        &["hostile::answers::every_lie_about_appends_has_its_outcome"],
+        &["The upstream can acknowledge an append and not store it"]),
+    line("learns names, record counts, sizes, times, fencing tokens, match_seq_num, access tokens that pass through",
+        &["secrecy::upstream_never_sees_plaintext", "secrecy::key_reaches_the_upstream_on_no_route"],
+        &["The upstream learns the names of basins and streams, how many records there are, their sizes (but for a constant) and times, fencing tokens, `match_seq_num`, and the access tokens that pass through"]),
+    line("answers without end, 100 MB headers, bombs, wrong types, redirects, slow drips",
+        &["hostile::endless::answers_about_records_end_at_a_limit", "hostile::endless::answers_about_basins_and_streams_end_at_a_limit",
+          "hostile::endless::a_unary_read_takes_what_one_answer_holds", "hostile::endless::what_is_passed_through_waits_for_the_client",
+          "hostile::wire::broken_http_is_an_error_in_time_and_floods_are_not_read", "hostile::answers::every_lie_about_reads_has_its_outcome",
+          "hostile::leads::redirects_are_refused_on_every_way", "hostile::slow::who_drips_is_given_up_on_and_nobody_else_waits"],
+        &["sessions, and calls that are passed through, last as long as both sides keep them"]),
+
+    // A client …
+    line("sends a key that is not the stream's",
+        &["keys::a_key_that_is_not_the_streams_is_refused_before_anything_is_sent"],
+        &["Another key is then refused before anything is written"]),
+    line("sends no key, half a key, 45 characters, two headers, a key in the query string",
+        &["keys::unusable_keys_are_refused_by_name_and_never_repeated", "keys::of_two_key_headers_the_first_counts",
+          "key_sources::a_key_in_the_query_is_refused_everywhere", "logs::nothing_secret_is_in_the_loudest_log_of_the_program"],
+        &["A key in a query string is refused"]),
+    line("sends bombs, endless bodies, slow headers, thousands of streams",
+        &["input::bodies_over_two_mebibytes_are_refused_however_small_they_travel", "hostile::clients::bombs_in_frames_are_refused",
+          "hostile::clients::endless_bodies_are_left_at_the_limit", "hostile::clients::slow_heads_are_cut_off",
+          "hostile::floods::a_flood_of_headers_is_refused", "hostile::floods::more_streams_than_allowed_are_refused_one_by_one",
+          "hostile::floods::streams_opened_and_reset_at_once_end_the_connection",
+          "hostile::clients::a_hundred_connections_of_idle_requests_hold_nobody_up"],
+        &[]),
+    line("reads faster or slower than the upstream",
+        &["flow::a_slow_reader_slows_the_upstream_down", "flow::a_slow_upstream_slows_the_client_down"],
+        &[]),
+    line("reaches an admin route from the data listener, or record data from the admin one",
+        &["hostile::clients::no_path_leads_to_anything_of_the_proxys_own"],
+        &["There is no metrics or health endpoint of its own"]),
+    line("smuggles: `Content-Length` with `Transfer-Encoding`, bare CR, absolute URIs, encoded slashes and dots, duplicate `s2-basin`",
+        &["input_routes::malformed_requests_are_refused_and_go_nowhere", "input_routes::two_lengths_make_one_request",
+          "input_routes::lookalikes_of_routes_are_not_found_and_go_nowhere", "input_routes::absolute_targets_and_second_basins_change_nothing"],
+        &[]),
+
+    // Someone with …
+    line("the upstream's disks or backups", &["secrecy::upstream_never_sees_plaintext"],
+        &["Whoever can read the upstream's disks or backups learns ciphertext, sizes, names and times"]),
+    line("the config store (read)", &[],
+        &["Whoever can read the config store learns which streams are encrypted, and the key checks, from which a random key cannot be found"]),
+    line("the config store (write)", &[],
+        &["Whoever can **write** it gets no key, but can declare streams plain"]),
+    line("the logs, metrics, traces, a core dump, swap",
+        &["logs::nothing_secret_is_in_the_code_s_own_events", "logs::nothing_secret_is_in_the_loudest_log_of_the_program"],
+        &["a core dump or swap of that host can hold keys and records: turn both off there"]),
+    line("the running proxy as root", &[],
+        &["Whoever is root on the proxy's host while it runs sees everything that passes"]),
+
+    // And what the format itself demands.
+    line("AES-256-GCM: no data record beyond sequence number 2^32 − 1",
+        &["ceiling::the_last_number_is_taken_and_none_after_it", "ceiling_races::clients_at_once_do_not_overshoot_together"],
+        &["`aes-256-gcm` (at most 2³² records in a stream)"]),
+];
+
+const fn line(
+    who_does_what: &'static str,
+    tests: &'static [&'static str],
+    readme: &'static [&'static str],
+) -> Line {
+    Line {
+        who_does_what,
+        tests,
+        readme,
+    }
+}
+
+#[test]
+fn every_line_is_run_or_said() {
+    for line in LINES {
+        let what = line.who_does_what;
+        assert!(line.tests.len() + line.readme.len() > 0, "{what}");
+        line.readme.iter().for_each(|words| named(words));
+        for test in line.tests {
+            let (module, function) = test.rsplit_once("::").unwrap();
+            let source = SOURCES.iter().find(|(name, _)| *name == module);
+            let (_, source) = source.unwrap_or_else(|| panic!("{what}: no module {module}"));
+            let head = format!("]\nasync fn {function}() {{");
+            assert!(source.contains(&head), "{what}: no test {test}");
+        }
+    }
+}
