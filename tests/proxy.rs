@@ -18,6 +18,8 @@ mod control;
 mod control_bodies;
 #[path = "proxy/control_streams.rs"]
 mod control_streams;
+#[path = "proxy/differential/mod.rs"]
+mod differential;
 #[path = "proxy/encodings.rs"]
 mod encodings;
 #[path = "proxy/flow.rs"]

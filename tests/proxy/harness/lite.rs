@@ -24,6 +24,7 @@ use hyper_util::{
 use s2_lite::{backend::Backend, handlers};
 use slatedb::{Db, Settings, object_store::memory::InMemory};
 use tokio::{net::TcpListener, sync::mpsc};
+use tower_http::cors::CorsLayer;
 
 use super::AnyBody;
 
@@ -85,6 +86,15 @@ pub struct Lite {
 impl Lite {
     /// Starts a fresh, empty server.
     pub async fn start() -> Self {
+        Self::serving(false).await
+    }
+
+    /// Starts a server that answers web pages, as the program `s2 lite` does unless it is told not to.
+    pub async fn for_pages() -> Self {
+        Self::serving(true).await
+    }
+
+    async fn serving(pages: bool) -> Self {
         let settings = Settings {
             flush_interval: Some(Duration::from_millis(5)),
             ..Settings::default()
@@ -103,7 +113,7 @@ impl Lite {
             plays: Arc::default(),
         };
         let (seen, plays) = (Arc::clone(&lite.seen), Arc::clone(&lite.plays));
-        tokio::spawn(serve(listener, backend, seen, plays));
+        tokio::spawn(serve(listener, backend, pages, seen, plays));
         lite
     }
 
@@ -132,8 +142,12 @@ impl Lite {
     }
 }
 
-async fn serve(listener: TcpListener, backend: Backend, seen: Log, plays: Plays) {
-    let router = TowerToHyperService::new(handlers::router().with_state(backend));
+async fn serve(listener: TcpListener, backend: Backend, pages: bool, seen: Log, plays: Plays) {
+    let mut router = handlers::router().with_state(backend);
+    if pages {
+        router = router.layer(CorsLayer::very_permissive());
+    }
+    let router = TowerToHyperService::new(router);
     while let Ok((io, _)) = listener.accept().await {
         io.set_nodelay(true).unwrap();
         let (router, seen, plays) = (router.clone(), Arc::clone(&seen), Arc::clone(&plays));
