@@ -24,6 +24,8 @@ mod control_bodies;
 mod control_streams;
 #[path = "proxy/crash/mod.rs"]
 mod crash;
+#[path = "proxy/differential/mod.rs"]
+mod differential;
 #[path = "proxy/encodings.rs"]
 mod encodings;
 #[path = "proxy/flow.rs"]

@@ -141,12 +141,16 @@ fn every_flipped_bit_and_every_truncation_is_refused() {
         for bit in 0..sealed.len() * 8 {
             let mut flipped = sealed.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            let want = if bit < 8 {
-                OpenError::Format
-            } else {
-                OpenError::Authentication
-            };
-            assert_eq!(open(&cipher, &flipped), Err(want), "bit {bit}");
+            let refused = open(&cipher, &flipped).unwrap_err();
+            match bit {
+                // The extended layout, where the nonce happens to start with good flags.
+                7 => assert!(matches!(
+                    refused,
+                    OpenError::Format | OpenError::Authentication
+                )),
+                0..8 => assert_eq!(refused, OpenError::Format, "bit {bit}"),
+                _ => assert_eq!(refused, OpenError::Authentication, "bit {bit}"),
+            }
         }
         for length in 0..sealed.len() {
             assert!(open(&cipher, &sealed[..length]).is_err(), "{length} bytes");

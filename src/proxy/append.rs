@@ -86,8 +86,10 @@ impl Proxy {
         let ceiling = ceiling.map_err(Stop::before_sending)?;
         let reserved = ceiling.reserve(&input).await;
         reserved.map_err(Stop::before_sending)?;
+        let mut pin = self.pin(stream, &cipher);
         let mut whole: Option<AppendAck> = None;
         for part in sealed {
+            let has_data = part.has_data();
             let ack = match whole {
                 None => self.append_part(&path, &parts, &part).await?,
                 Some(before) => {
@@ -104,9 +106,11 @@ impl Proxy {
                 }
             };
             ceiling.learn(&ack);
+            if has_data {
+                pin.now().await;
+            }
             whole = Some(ack);
         }
-        self.pin(stream, &cipher).now().await;
         let ack = whole.ok_or(Error::Garbage("an append without parts"))?;
         Ok(asked.whole(encoding.ack(&ack)))
     }

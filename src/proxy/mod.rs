@@ -37,7 +37,7 @@ use crate::{
     store::{Store, UnknownStreams},
     stream::StreamPath,
     upstream::{Body, Upstream},
-    wire::record::Fit,
+    wire::{compression::RequestEncoding, record::Fit},
 };
 
 /// The header with a stream's configuration, for when a request creates it.
@@ -129,7 +129,16 @@ impl Proxy {
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
         let (method, uri) = (request.method(), request.uri());
-        let route = Route::of(method, uri, request.headers(), &self.basin_domain)?;
+        let route = Route::of(method, uri, request.headers(), &self.basin_domain);
+        let is_call = !matches!(
+            route,
+            Ok(Route::Forward(..) | Route::WrongMethod(_) | Route::NotFound)
+        );
+        // S2 looks at this before all else of a call, even where there is no body.
+        if is_call && RequestEncoding::from_headers(request.headers()).is_err() {
+            return Err(control::unsupported_encoding());
+        }
+        let route = route?;
         let caller = Caller::new(&self.upstream, request.headers());
         match route {
             Route::Append(path) => self.append(path, request, &caller, asked).await,

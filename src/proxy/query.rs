@@ -161,14 +161,13 @@ where
     T: std::str::FromStr,
     T::Err: std::fmt::Display,
 {
-    let bad =
-        |why: String| Error::BadQuery(format!("Failed to deserialize query string: {name}: {why}"));
+    let bad = |why: String| Error::BadQuery(format!("Failed to deserialize query string: {why}"));
     if slot.is_some() {
         return Err(bad(format!("duplicate field `{name}`")));
     }
     let parsed = value
         .parse()
-        .map_err(|error: T::Err| bad(error.to_string()))?;
+        .map_err(|error: T::Err| bad(format!("{name}: {error}")))?;
     *slot = Some(parsed);
     Ok(())
 }

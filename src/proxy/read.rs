@@ -45,14 +45,24 @@ impl Proxy {
         caller: &Caller,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
-        let lookup = self.registry.lookup(&path).await?;
-        keys::check_length(request.headers())?;
         let (head, _body) = request.into_parts();
+        let lookup = self.registry.lookup(&path).await?;
+        // As in S2 the query is read before the headers. On a plain stream it is the upstream's to read.
+        let query = ReadQuery::parse(head.uri.query());
+        if let Err(error) = keys::check_length(&head.headers) {
+            return Err(match query {
+                Err(bad @ Error::BadQuery(_)) => bad.into(),
+                Ok(_) | Err(_) => Error::from(error).into(),
+            });
+        }
         if let Lookup::Found(Access::Plain(proof)) = lookup {
             return self.forward_read(proof, &path, head).await;
         }
+        if let Err(bad @ Error::BadQuery(_)) = query {
+            return Err(bad.into());
+        }
         let wanted = Wanted::of(&head.headers)?;
-        let query = wanted.bound(ReadQuery::parse(head.uri.query())?)?;
+        let query = wanted.bound(query?)?;
         let access = self
             .access(&path, Purpose::Read, &head.headers, caller)
             .await?;

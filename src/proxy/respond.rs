@@ -36,14 +36,17 @@ impl Asked {
     /// A whole answer, compressed as the client asks.
     pub fn whole(&self, response: Response<Bytes>) -> Response<Body> {
         let (mut parts, mut body) = response.into_parts();
-        if body.len() >= MIN_COMPRESS_BYTES && !parts.headers.contains_key(header::CONTENT_ENCODING)
-        {
-            let vary = HeaderValue::from_static(compression::VARY);
-            parts.headers.append(header::VARY, vary);
-            match self.encoding {
-                Some(encoding) => body = compressed(encoding, body, &mut parts.headers),
-                None => parts.status = StatusCode::NOT_ACCEPTABLE,
+        let is_encoded = parts.headers.contains_key(header::CONTENT_ENCODING);
+        match self.encoding {
+            // S2's router answers what it has no route for before it looks at encodings.
+            None if is_unrouted(parts.status, &body) => {}
+            None => not_acceptable(&mut parts.status, &mut parts.headers),
+            Some(encoding) if body.len() >= MIN_COMPRESS_BYTES && !is_encoded => {
+                let vary = HeaderValue::from_static(compression::VARY);
+                parts.headers.append(header::VARY, vary);
+                body = compressed(encoding, body, &mut parts.headers);
             }
+            Some(_) => {}
         }
         parts.headers.remove(header::CONTENT_LENGTH);
         parts
@@ -63,6 +66,11 @@ impl Asked {
             (HeaderName::from_static("x-accel-buffering"), "no"),
         ] {
             headers.insert(name, HeaderValue::from_static(value));
+        }
+        if self.encoding.is_none() {
+            let mut status = response.status();
+            not_acceptable(&mut status, response.headers_mut());
+            *response.status_mut() = status;
         }
         self.allow_origin(response)
     }
@@ -140,6 +148,20 @@ pub fn terminal_frame(stop: &Stop) -> Bytes {
             s2s::encode_terminal(status.as_u16(), &String::from_utf8_lossy(body))
         }
     }
+}
+
+fn is_unrouted(status: StatusCode, body: &[u8]) -> bool {
+    let has_no_route = matches!(
+        status,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED
+    );
+    has_no_route && body.is_empty()
+}
+
+/// What S2 does for a client that refuses every encoding, even none: all is done, but the status says so.
+fn not_acceptable(status: &mut StatusCode, headers: &mut HeaderMap) {
+    *status = StatusCode::NOT_ACCEPTABLE;
+    headers.append(header::VARY, HeaderValue::from_static(compression::VARY));
 }
 
 fn compressed(encoding: ResponseEncoding, body: Bytes, headers: &mut HeaderMap) -> Bytes {

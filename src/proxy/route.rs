@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use super::{Error, control::ControlCall};
 use crate::{
     keys::KEY_HEADER,
-    stream::{BasinName, StreamName, StreamPath},
+    stream::{BasinName, NameError, StreamName, StreamPath},
 };
 
 /// The header that names the basin.
@@ -69,10 +69,8 @@ impl Route {
             ["", "v1", "basins", name] if !name.is_empty() => Self::basin(method, name),
             ["", "v1", "streams"] => Self::streams(method, &basin),
             ["", "v1", "streams", name] if !name.is_empty() => Self::stream(method, &basin, name),
-            ["", "v1", "streams", name, "records"] if !name.is_empty() => {
-                Self::records(method, &basin, name)
-            }
-            ["", "v1", "streams", name, "records", "tail"] if !name.is_empty() => match *method {
+            ["", "v1", "streams", name, "records"] => Self::records(method, &basin, name),
+            ["", "v1", "streams", name, "records", "tail"] => match *method {
                 Method::GET | Method::HEAD => basin.stream(name).map(Self::Tail),
                 _ => Ok(Self::WrongMethod("GET,HEAD")),
             },
@@ -100,9 +98,7 @@ impl Route {
         let Some(name) = decode("basin", segment)? else {
             return Ok(Self::NotFound);
         };
-        let basin = name
-            .parse()
-            .map_err(|error| bad_segment("basin", &name, error))?;
+        let basin = name.parse().map_err(bad_name)?;
         Ok(Self::Control(call(basin)))
     }
 
@@ -178,9 +174,7 @@ impl BasinOf<'_> {
     fn stream(&self, segment: &str) -> Result<StreamPath, Error> {
         let basin = self.name()?;
         let name = decode("stream", segment)?.unwrap_or_default();
-        let stream: StreamName = name
-            .parse()
-            .map_err(|error| bad_segment("stream", &name, error))?;
+        let stream: StreamName = name.parse().map_err(bad_name)?;
         Ok(StreamPath { basin, stream })
     }
 
@@ -211,10 +205,8 @@ fn parse_basin(text: &str) -> Result<BasinName, Error> {
 }
 
 /// S2's own text for a name that does not parse.
-fn bad_segment(name: &str, value: &str, error: impl std::fmt::Display) -> Error {
-    Error::BadPath(format!(
-        "Invalid URL: Cannot parse `{name}` with value `{value}`: {error}"
-    ))
+fn bad_name(error: NameError) -> Error {
+    Error::BadPath(format!("Invalid URL: {error}"))
 }
 
 /// Decodes a path segment exactly once; `None` when its percent-encoding is broken.

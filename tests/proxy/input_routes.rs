@@ -41,7 +41,6 @@ async fn lookalikes_of_routes_are_not_found_and_go_nowhere() {
             "/v1/Streams/s/records",
             "/v1/streams/s/RECORDS",
             "/v1/streams/s/records/",
-            "/v1/streams//records",
             "/v1//streams/s/records",
             "//v1/streams/s/records",
             "/./v1/streams/s/records",
@@ -126,11 +125,15 @@ async fn names_out_of_range_are_refused_as_in_s2() {
     twin.same_code(Ask::post("/v1/basins").json(&json!({ "basin": BASIN })))
         .await;
     let before = twin.stack.lite.seen().len();
+    for tail in ["/records", "/records/tail"] {
+        let answer = twin.same(Ask::get(format!("/v1/streams/{tail}"))).await;
+        assert_eq!(answer.code(), "bad_path", "{tail}");
+    }
     let long = "x".repeat(513);
     for stream in ["%2E", "%2e%2E", "a%00b", "%FF", "%C3%28", &*long] {
         for tail in ["/records", "/records/tail"] {
             let answer = twin
-                .same_code(Ask::get(format!("/v1/streams/{stream}{tail}")))
+                .same(Ask::get(format!("/v1/streams/{stream}{tail}")))
                 .await;
             assert_eq!(answer.code(), "bad_path", "{stream}{tail}");
         }

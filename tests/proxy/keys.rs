@@ -4,7 +4,9 @@
 use serde_json::json;
 use streamseal::keys::Check;
 
-use crate::harness::{Answer, Ask, KEY, Stack, base64, records};
+use crate::harness::{
+    self, Answer, Ask, Encoding, KEY, Packed, Stack, base64, input, record, records,
+};
 
 pub const SECRET: &str = "a body that nobody may see";
 pub const OTHER: [u8; 32] = [7; 32];
@@ -199,5 +201,23 @@ async fn of_two_key_headers_the_first_counts() {
         let all = format!("{seen:?}");
         assert!(!all.contains("encryption-key"), "{all}");
         assert!(!keys.iter().any(|key| all.contains(key)), "{all}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_alone_say_nothing_of_the_key() {
+    let stack = Stack::start().await;
+    stack.create_basin(Some("aegis-256")).await;
+    let client = stack.h2().await;
+    let fence = input([record(&[(b"", b"fence")], "")]);
+    for encoding in [Encoding::Proto, Encoding::Frames] {
+        let stream = format!("{encoding:?}");
+        let fenced = client
+            .ask(harness::append(&stream, encoding, Packed::Not, &fence))
+            .await;
+        harness::ack(encoding, &fenced);
+        is(&client.ask(append(&stream).key(&OTHER)).await, 200, "");
+        let refused = client.ask(append(&stream).key(&KEY)).await;
+        is(&refused, 400, "decryption_failed");
     }
 }

@@ -109,6 +109,7 @@ struct Shared {
 /// One upstream batch on its way.
 struct Expected {
     records: u64,
+    has_data: bool,
     part: Option<Part>,
 }
 
@@ -120,8 +121,11 @@ struct Part {
 
 impl Shared {
     fn expect(&self, batch: &SealedInput, part: Option<Part>) {
-        let records = batch.records().len() as u64;
-        self.expected().push_back(Expected { records, part });
+        self.expected().push_back(Expected {
+            records: batch.records().len() as u64,
+            has_data: batch.has_data(),
+            part,
+        });
     }
 
     fn expected(&self) -> MutexGuard<'_, VecDeque<Expected>> {
@@ -228,7 +232,10 @@ impl Session {
                     reconnect_advised,
                 })) => {
                     self.shared.ceiling.learn(&ack);
-                    self.pin.now().await;
+                    let has_data = |next: &Expected| next.has_data;
+                    if self.shared.expected().front().is_some_and(has_data) {
+                        self.pin.now().await;
+                    }
                     match self.merge(ack) {
                         Ok(Some(ack)) => {
                             let payload = proto::encode_append_ack(&ack);

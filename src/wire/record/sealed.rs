@@ -119,6 +119,12 @@ impl SealedInput {
         &self.records
     }
 
+    /// Whether any of it is sealed. Commands alone say nothing of the key.
+    pub fn has_data(&self) -> bool {
+        let mut records = self.records.iter();
+        records.any(|(_, record)| matches!(record, SealedRecord::Data(_)))
+    }
+
     /// What the upstream meters the batch as.
     pub fn metered_size(&self) -> usize {
         self.metered

@@ -100,9 +100,13 @@ impl Ask {
 
     /// Sends these bytes.
     pub fn body(self, content_type: &str, body: impl Into<Bytes>) -> Self {
-        let mut ask = self.header("content-type", content_type);
-        ask.body = body.into();
-        ask
+        self.header("content-type", content_type).raw(body)
+    }
+
+    /// Sends these bytes without saying what they are.
+    pub fn raw(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
     }
 }
 
@@ -176,6 +180,14 @@ impl Client {
             .unwrap();
         tokio::spawn(connection);
         Self(Sender::H2(sender), socket)
+    }
+
+    /// Connects without TLS, by HTTP/1.1.
+    pub async fn plain_http1(address: SocketAddr) -> Self {
+        let (io, socket) = dial(address).await;
+        let (sender, connection) = http1::handshake(TokioIo::new(io)).await.unwrap();
+        tokio::spawn(connection);
+        Self(Sender::H1(sender.into()), socket)
     }
 
     /// Closes the connection under everything that still uses it, as when the process dies.

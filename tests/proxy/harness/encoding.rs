@@ -9,12 +9,13 @@ use s2_api::v1::stream::{
     proto::{AppendAck, AppendInput, AppendRecord, Header, StreamPosition},
     s2s::CompressionAlgorithm,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Answer, Ask, KEY, frames::Frame, records};
 
 /// How records are written on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Encoding {
     Json,
     Base64,
@@ -64,7 +65,7 @@ impl Encoding {
 }
 
 /// How a request is compressed: its body, or the frame in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Packed {
     Not,
     Gzip,
@@ -75,7 +76,8 @@ impl Packed {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Not, Self::Gzip, Self::Zstd];
 
-    fn frames(self) -> CompressionAlgorithm {
+    /// The same for a frame.
+    pub fn frames(self) -> CompressionAlgorithm {
         match self {
             Self::Not => CompressionAlgorithm::None,
             Self::Gzip => CompressionAlgorithm::Gzip,
@@ -83,7 +85,8 @@ impl Packed {
         }
     }
 
-    fn pack(self, ask: Ask, content_type: &str, body: Vec<u8>) -> Ask {
+    /// Adds a body, packed.
+    pub fn pack(self, ask: Ask, content_type: &str, body: Vec<u8>) -> Ask {
         match self {
             Self::Not => ask.body(content_type, body),
             Self::Gzip => {
@@ -150,7 +153,8 @@ pub fn append(stream: &str, encoding: Encoding, packed: Packed, input: &AppendIn
     }
 }
 
-fn json_input(encoding: Encoding, input: &AppendInput) -> Vec<u8> {
+/// A batch to append as JSON has it.
+pub fn json_input(encoding: Encoding, input: &AppendInput) -> Vec<u8> {
     let record = |record: &AppendRecord| {
         let pair =
             |header: &Header| json!([encoding.text(&header.name), encoding.text(&header.value)]);
@@ -191,15 +195,22 @@ pub fn ack(encoding: Encoding, answer: &Answer) -> AppendAck {
 /// A read with [`KEY`]; `query` comes without its question mark.
 pub fn read(stream: &str, query: &str, encoding: Encoding) -> Ask {
     let ask = Ask::get(format!("{}?{query}", records(stream))).key(&KEY);
-    match encoding {
-        Encoding::Json => ask,
-        Encoding::Base64 => ask.header("s2-format", "base64"),
-        Encoding::Proto => ask.header("accept", "application/protobuf"),
-        Encoding::Events => ask.header("accept", "text/event-stream"),
-        Encoding::EventsBase64 => ask
-            .header("accept", "text/event-stream")
-            .header("s2-format", "base64"),
-        Encoding::Frames => ask.header("content-type", "s2s/proto"),
+    ask.reading(encoding)
+}
+
+impl Ask {
+    /// Says in which encoding a read is to be answered.
+    pub fn reading(self, encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Json => self,
+            Encoding::Base64 => self.header("s2-format", "base64"),
+            Encoding::Proto => self.header("accept", "application/protobuf"),
+            Encoding::Events => self.header("accept", "text/event-stream"),
+            Encoding::EventsBase64 => self
+                .header("accept", "text/event-stream")
+                .header("s2-format", "base64"),
+            Encoding::Frames => self.header("content-type", "s2s/proto"),
+        }
     }
 }
 

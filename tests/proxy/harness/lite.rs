@@ -27,6 +27,7 @@ use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
 };
+use tower_http::cors::CorsLayer;
 
 use super::AnyBody;
 
@@ -91,6 +92,15 @@ pub struct Lite {
 impl Lite {
     /// Starts a fresh, empty server.
     pub async fn start() -> Self {
+        Self::serving(false).await
+    }
+
+    /// Starts a server that answers web pages, as the program `s2 lite` does unless it is told not to.
+    pub async fn for_pages() -> Self {
+        Self::serving(true).await
+    }
+
+    async fn serving(pages: bool) -> Self {
         let settings = Settings {
             flush_interval: Some(Duration::from_millis(5)),
             ..Settings::default()
@@ -115,7 +125,8 @@ impl Lite {
             plays: Arc::clone(&lite.plays),
             lie: Arc::clone(&lite.lie),
         };
-        tokio::spawn(serve(listener, backend, by_hand, lite.working.clone()));
+        let working = lite.working.clone();
+        tokio::spawn(serve(listener, backend, pages, by_hand, working));
         lite
     }
 
@@ -198,10 +209,15 @@ impl ByHand {
 async fn serve(
     listener: TcpListener,
     backend: Backend,
+    pages: bool,
     by_hand: ByHand,
     working: watch::Sender<usize>,
 ) {
-    let router = TowerToHyperService::new(handlers::router().with_state(backend));
+    let mut router = handlers::router().with_state(backend);
+    if pages {
+        router = router.layer(CorsLayer::very_permissive());
+    }
+    let router = TowerToHyperService::new(router);
     while let Ok((io, _)) = listener.accept().await {
         io.set_nodelay(true).unwrap();
         let (router, by_hand, working) = (router.clone(), by_hand.clone(), working.clone());

@@ -25,8 +25,8 @@ use streamseal::{
 };
 
 pub use client::{Answer, AnyBody, Ask, Client};
-pub use delivered::{End, batch, delivered};
-pub use encoding::{Encoding, Packed, ack, append, input, metered, read, record};
+pub use delivered::{Delivered, End, batch, delivered};
+pub use encoding::{Encoding, Packed, ack, append, input, json_input, metered, read, record};
 pub use fake::{Act, Call, Fake};
 pub use frames::{BrokenOff, DEADLINE, Frame, Live, RECONNECT, Session, channel, gunzip, until};
 pub use lite::{BodyEnd, Lite, Player, Seen};

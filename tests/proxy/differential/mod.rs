@@ -1,0 +1,109 @@
+//! Whatever a client does, streamseal over a plain store answers as S2 with its own encryption does, but
+//! for the differences that are listed with their reasons.
+//!
+//! `STREAMSEAL_DIFFERENTIAL_OPS` sets how many operations are compared at least, `STREAMSEAL_DIFFERENTIAL_SEED`
+//! repeats a run. What failed is shrunk and added to `regressions.jsonl`, which is played first.
+
+mod asks;
+mod compare;
+mod configs;
+mod intended;
+mod ops;
+mod run;
+mod settle;
+mod strategy;
+mod strategy_control;
+mod strategy_odd;
+mod strategy_read;
+mod world;
+
+use std::{
+    cell::RefCell,
+    io::Write as _,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use proptest::{
+    strategy::Strategy as _,
+    test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
+};
+
+use self::{ops::Op, run::Tally};
+
+/// Operations that are compared at least.
+const OPS: usize = 2000;
+
+/// Sequences that once failed, one to a line.
+const REGRESSIONS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/proxy/differential/regressions.jsonl"
+);
+
+/// Longest search for a shorter sequence that fails, in milliseconds.
+const SHRINK_TIME: u32 = 60_000;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
+    )
+}
+
+#[test]
+fn random_operations_answer_as_in_s2() {
+    let clock = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_nanos() as u64;
+    let seed = number("STREAMSEAL_DIFFERENTIAL_SEED").unwrap_or(clock);
+    let wanted = number("STREAMSEAL_DIFFERENTIAL_OPS").map_or(OPS, |ops| ops as usize);
+    println!("STREAMSEAL_DIFFERENTIAL_SEED={seed}");
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = Config {
+        failure_persistence: None,
+        max_shrink_time: SHRINK_TIME,
+        ..Config::default()
+    };
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let tally = RefCell::new(Tally::default());
+    while tally.borrow().compared < wanted {
+        let sequence = strategy::sequences().new_tree(&mut runner).unwrap();
+        let ran = runner.run_one(sequence, |ops| {
+            let ran = run::play(&ops, &mut tally.borrow_mut());
+            ran.map_err(TestCaseError::fail)
+        });
+        if let Err(TestError::Fail(why, ops)) = ran {
+            keep(&ops);
+            panic!("{why}\n\nSTREAMSEAL_DIFFERENTIAL_SEED={seed}, in {REGRESSIONS} now:\n{ops:#?}");
+        }
+    }
+    let tally = tally.into_inner();
+    println!("{tally:#?}");
+    tally.assert_worth_it();
+}
+
+#[test]
+fn what_once_failed_answers_as_in_s2() {
+    let kept = std::fs::read_to_string(REGRESSIONS).unwrap();
+    assert!(!kept.is_empty());
+    for line in kept.lines() {
+        let ops: Vec<Op> = serde_json::from_str(line).unwrap();
+        if let Err(why) = run::play(&ops, &mut Tally::default()) {
+            panic!("{why}\n\n{ops:#?}");
+        }
+    }
+}
+
+/// Adds a sequence to those that are played first.
+fn keep(ops: &[Op]) {
+    let line = serde_json::to_string(ops).unwrap();
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(REGRESSIONS)
+        .unwrap();
+    writeln!(file, "{line}").unwrap();
+}
