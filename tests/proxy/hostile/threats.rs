@@ -24,6 +24,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("registry_intents", include_str!("../registry_intents.rs")),
     ("secrecy", include_str!("../secrecy.rs")),
     ("still_plain", include_str!("../still_plain.rs")),
+    ("store_faults", include_str!("../store_faults.rs")),
     ("tamper", include_str!("../tamper.rs")),
 ];
 
@@ -109,8 +110,9 @@ const LINES: &[Line] = &[
         &["Whoever can read the upstream's disks or backups learns ciphertext, sizes, names and times"]),
     line("the config store (read)", &[],
         &["Whoever can read the config store learns which streams are encrypted, and the key checks, from which a random key cannot be found"]),
-    line("the config store (write)", &[],
-        &["Whoever can **write** it gets no key, but can declare streams plain"]),
+    line("the config store (write)",
+        &["store_faults::with_a_key_an_edited_store_starts_no_proxy"],
+        &["Whoever can **write** it gets no key, but without `store.key_file` can declare streams plain"]),
     line("the logs, metrics, traces, a core dump, swap",
         &["logs::nothing_secret_is_in_the_code_s_own_events", "logs::nothing_secret_is_in_the_loudest_log_of_the_program"],
         &["a core dump or swap of that host can hold keys and records: turn both off there"]),
