@@ -74,6 +74,8 @@ mod registry_collisions;
 mod registry_create;
 #[path = "proxy/registry_faults.rs"]
 mod registry_faults;
+#[path = "proxy/registry_guards.rs"]
+mod registry_guards;
 #[path = "proxy/registry_intents.rs"]
 mod registry_intents;
 #[path = "proxy/registry_races.rs"]
