@@ -8,6 +8,7 @@
 //! A basin name holds no `/`, so the first one ends it. Beside the file stands its witness.
 
 mod file;
+mod format;
 mod ledger;
 mod open;
 mod row;

@@ -7,33 +7,21 @@ use std::{
     path::Path,
 };
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use redb::Database;
 
 use super::{
-    file::{BASINS, File, META, STREAMS, place},
-    ledger::{Ledger, STORE_ID_BYTES},
+    file::File,
+    format::Head,
+    ledger::STORE_ID_BYTES,
     witness::{Witness, create, sync_parent, with_suffix},
 };
 use crate::{
     crypto::{Key, StoreKey},
-    store::{Error, Revision},
+    store::Error,
 };
-
-/// The format version this release writes, and the newest it reads. Version 1 had neither tags nor a
-/// ledger, and is brought up to date when it is opened.
-const FORMAT: u32 = 2;
-const FORMAT_WITHOUT_TAGS: u32 = 1;
 
 /// Pages that the database keeps in memory. Entries have a cache of their own, so few are read twice.
 const PAGE_CACHE_BYTES: usize = 16 * 1024 * 1024;
-
-/// Rows of [`META`] beside the ledger.
-const FORMAT_ROW: &str = "format";
-const STORE_ID_ROW: &str = "store_id";
-/// Whether the tags are under a key of the operator's: 1, or 0.
-const KEYED_ROW: &str = "keyed";
 
 /// What is made of a store that is not the one, or not as new as the one, that was seen here last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,24 +155,6 @@ impl File {
         }
     }
 
-    fn write_new(&self, is_keyed: bool) -> Result<(), Error> {
-        let txn = self.db.begin_write().map_err(|e| self.storage(e))?;
-        {
-            let mut meta = txn.open_table(META).map_err(|e| self.storage(e))?;
-            for (name, value) in [
-                (FORMAT_ROW, FORMAT.to_le_bytes().as_slice()),
-                (STORE_ID_ROW, &self.store_id),
-                (KEYED_ROW, &[u8::from(is_keyed)]),
-            ] {
-                meta.insert(name, value).map_err(|e| self.storage(e))?;
-            }
-            txn.open_table(BASINS).map_err(|e| self.storage(e))?;
-            txn.open_table(STREAMS).map_err(|e| self.storage(e))?;
-        }
-        self.write_ledger(&txn, &Ledger::EMPTY)?;
-        txn.commit().map_err(|e| self.storage(e))
-    }
-
     /// Every row is one that we wrote, and none is missing.
     fn verify(&self) -> Result<(), Error> {
         let ledger = self.ledger()?;
@@ -219,40 +189,6 @@ impl File {
             Some(_) | None => Ok(Heard::Behind),
         }
     }
-
-    /// Brings a file of format 1 up to date.
-    fn add_tags(&self) -> Result<(), Error> {
-        #[derive(Serialize, Deserialize)]
-        struct Untagged<'a> {
-            revision: Revision,
-            #[serde(borrow)]
-            entry: &'a RawValue,
-        }
-        let txn = self.db.begin_write().map_err(|e| self.storage(e))?;
-        let mut ledger = Ledger::EMPTY;
-        for table in [BASINS, STREAMS] {
-            let mut rows = txn.open_table(table).map_err(|e| self.storage(e))?;
-            for (name, row) in all(&rows).map_err(|e| self.storage(e))? {
-                let row: Untagged<'_> =
-                    serde_json::from_slice(&row).map_err(|_| Error::Damaged(name.clone()))?;
-                let row = place(&table, &name).write(&self.key, row.revision, &row.entry)?;
-                ledger.add(place(&table, &name).share(&self.key, &row));
-                rows.insert(&*name, row.as_slice())
-                    .map_err(|e| self.storage(e))?;
-            }
-        }
-        {
-            let mut meta = txn.open_table(META).map_err(|e| self.storage(e))?;
-            for (name, value) in [
-                (FORMAT_ROW, FORMAT.to_le_bytes().as_slice()),
-                (KEYED_ROW, &[0]),
-            ] {
-                meta.insert(name, value).map_err(|e| self.storage(e))?;
-            }
-        }
-        self.write_ledger(&txn, &ledger)?;
-        txn.commit().map_err(|e| self.storage(e))
-    }
 }
 
 fn builder() -> redb::Builder {
@@ -266,62 +202,6 @@ fn exists(path: &Path) -> bool {
     path.try_exists().unwrap_or(true)
 }
 
-/// What a file says of itself before anything else in it is looked at.
-struct Head {
-    store_id: [u8; STORE_ID_BYTES],
-    /// Whether the rows are tagged under a key of the operator's; `None` without any tags.
-    is_keyed: Option<bool>,
-}
-
-impl Head {
-    fn read(db: &Database, path: &Path) -> Result<Self, Error> {
-        let foreign = || Error::Foreign(path.to_path_buf());
-        let txn = db.begin_read().map_err(|e| storage(path, e))?;
-        let meta = match txn.open_table(META) {
-            Ok(meta) => meta,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Err(foreign()),
-            Err(error) => return Err(storage(path, error)),
-        };
-        let value = |name| {
-            let row = meta.get(name).map_err(|e| storage(path, e))?;
-            Ok::<_, Error>(row.map(|row| row.value().to_vec()))
-        };
-        let format = value(FORMAT_ROW)?.and_then(|bytes| bytes.try_into().ok());
-        let is_keyed = match format.map(u32::from_le_bytes).ok_or_else(foreign)? {
-            FORMAT_WITHOUT_TAGS => None,
-            FORMAT => match value(KEYED_ROW)?.as_deref() {
-                Some([0]) => Some(false),
-                Some([1]) => Some(true),
-                _ => return Err(foreign()),
-            },
-            found if found > FORMAT => {
-                return Err(Error::Newer {
-                    path: path.to_path_buf(),
-                    found,
-                    known: FORMAT,
-                });
-            }
-            _ => return Err(foreign()),
-        };
-        let store_id = value(STORE_ID_ROW)?.and_then(|bytes| bytes.try_into().ok());
-        Ok(Self {
-            store_id: store_id.ok_or_else(foreign)?,
-            is_keyed,
-        })
-    }
-}
-
-fn all(
-    rows: &redb::Table<'_, &'static str, &'static [u8]>,
-) -> Result<Vec<(String, Vec<u8>)>, redb::StorageError> {
-    rows.iter()?
-        .map(|row| {
-            let (name, row) = row?;
-            Ok((name.value().to_owned(), row.value().to_vec()))
-        })
-        .collect()
-}
-
 /// The database takes its own pages on trust here and there, and panics where they make no sense. On a
 /// damaged file that is an error like any other.
 fn guarded<T>(path: &Path, open: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
@@ -331,7 +211,7 @@ fn guarded<T>(path: &Path, open: impl FnOnce() -> Result<T, Error>) -> Result<T,
     })
 }
 
-fn storage(path: &Path, source: impl Into<redb::Error>) -> Error {
+pub(super) fn storage(path: &Path, source: impl Into<redb::Error>) -> Error {
     Error::Storage {
         path: path.to_path_buf(),
         source: source.into(),

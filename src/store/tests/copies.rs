@@ -14,11 +14,7 @@ async fn an_older_copy_is_refused() {
     let config = config(&dir);
     filled(&config, &["a"]).await;
     let copy = std::fs::read(&config.path).unwrap();
-    {
-        let store = Embedded::open(&config).unwrap();
-        let change = put("b", Revision::NONE);
-        store.commit(vec![change]).await.unwrap();
-    }
+    add(&config, "b").await;
     let newest = std::fs::read(&config.path).unwrap();
     std::fs::write(&config.path, copy).unwrap();
     let error = Embedded::open(&config).err().unwrap();
@@ -45,11 +41,7 @@ async fn an_older_copy_that_is_rebuilt_counts_as_the_newest() {
     let config = config(&dir);
     filled(&config, &["a"]).await;
     let copy = std::fs::read(&config.path).unwrap();
-    {
-        let store = Embedded::open(&config).unwrap();
-        let change = put("b", Revision::NONE);
-        store.commit(vec![change]).await.unwrap();
-    }
+    add(&config, "b").await;
     let newest = std::fs::read(&config.path).unwrap();
     std::fs::write(&config.path, copy).unwrap();
     let store = Embedded::open_to_rebuild(&config).unwrap();
@@ -95,11 +87,7 @@ async fn a_crash_before_the_witness_heard_of_a_change_is_no_rollback() {
     let config = config(&dir);
     filled(&config, &["a"]).await;
     let before = std::fs::read(witness(&config)).unwrap();
-    {
-        let store = Embedded::open(&config).unwrap();
-        let change = put("b", Revision::NONE);
-        store.commit(vec![change]).await.unwrap();
-    }
+    add(&config, "b").await;
     let after = std::fs::read(witness(&config)).unwrap();
     assert_ne!(before, after);
     std::fs::write(witness(&config), before).unwrap();

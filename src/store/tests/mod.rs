@@ -74,10 +74,17 @@ async fn filled(config: &Config, streams: &[&str]) {
         }),
     };
     store.commit(vec![basin]).await.unwrap();
+    drop(store);
     for stream in streams {
-        let change = put(stream, Revision::NONE);
-        store.commit(vec![change]).await.unwrap();
+        add(config, stream).await;
     }
+}
+
+/// One more change of a store: a stream that was not there.
+async fn add(config: &Config, stream: &str) {
+    let store = Embedded::open(config).unwrap();
+    let change = put(stream, Revision::NONE);
+    store.commit(vec![change]).await.unwrap();
 }
 
 fn path(stream: &str) -> StreamPath {

@@ -105,11 +105,7 @@ async fn an_older_export_comes_in_only_when_asked() {
         matches!(error, ImportError::Store(Error::Exists(_))),
         "{error}"
     );
-    {
-        let store = Embedded::open(&config).unwrap();
-        let change = put("b", Revision::NONE);
-        store.commit(vec![change]).await.unwrap();
-    }
+    add(&config, "b").await;
     std::fs::remove_file(&config.path).unwrap();
     let error = Embedded::import(&config, &*lines, false).err().unwrap();
     assert!(
