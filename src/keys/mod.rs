@@ -37,6 +37,11 @@ pub enum Error {
         "missing encryption key for stream cipher '{0}': send it in the `s2-encryption-key` header"
     )]
     Missing(Cipher),
+    /// The request has more than one key header.
+    #[error(
+        "more than one encryption key for stream cipher '{0}': send one `s2-encryption-key` header"
+    )]
+    Several(Cipher),
     /// The header's value is not base64 of 32 bytes.
     #[error(
         "invalid encryption key for stream cipher '{0}' in the `s2-encryption-key` header: {1}"

@@ -16,7 +16,7 @@ type Difference = (
 );
 
 /// What is different on purpose.
-const INTENDED: [Difference; 8] = [
+const INTENDED: [Difference; 9] = [
     (
         "append without a key",
         (422, "invalid"),
@@ -52,6 +52,12 @@ const INTENDED: [Difference; 8] = [
         (422, "invalid"),
         (400, "bad_header"),
         "documented S2 code",
+    ),
+    (
+        "two keys",
+        (422, "invalid"),
+        (200, ""),
+        "who put the second one there may have meant that one",
     ),
     (
         "append with another key",
@@ -226,6 +232,7 @@ async fn the_differences_are_those_intended() {
             "half a key" => keyed("AAAA"),
             "45 characters" => keyed(&"A".repeat(45)),
             "empty key" => keyed(""),
+            "two keys" => bare().key(&KEY).key(&KEY),
             "append with another key" => bare().key(&[7; 32]),
             "key in the query" => get("?seq_num=0&s2-encryption-key=x"),
             other => panic!("{other}"),

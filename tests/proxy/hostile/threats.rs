@@ -84,7 +84,7 @@ const LINES: &[Line] = &[
         &["keys::a_key_that_is_not_the_streams_is_refused_before_anything_is_sent"],
         &["Another key is then refused before anything is written"]),
     line("sends no key, half a key, 45 characters, two headers, a key in the query string",
-        &["keys::unusable_keys_are_refused_by_name_and_never_repeated", "keys::of_two_key_headers_the_first_counts",
+        &["keys::unusable_keys_are_refused_by_name_and_never_repeated", "keys::two_key_headers_are_one_too_many",
           "key_sources::a_key_in_the_query_is_refused_everywhere", "logs::nothing_secret_is_in_the_loudest_log_of_the_program"],
         &["A key in a query string is refused"]),
     line("sends bombs, endless bodies, slow headers, thousands of streams",
