@@ -24,6 +24,8 @@ pub enum Purpose {
     Cover,
     /// The tag of the sum.
     Ledger,
+    /// The tag of the witness beside the store.
+    Witness,
     /// The tag of an export.
     Export,
 }
@@ -69,6 +71,7 @@ impl Purpose {
             Self::Share => b"share",
             Self::Cover => b"cover",
             Self::Ledger => b"ledger",
+            Self::Witness => b"witness",
             Self::Export => b"export",
         }
     }

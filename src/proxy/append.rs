@@ -97,7 +97,8 @@ impl Proxy {
                     let ack = self.append_part(&path, &parts, &part).await;
                     let ack = ack.map_err(Stop::after_a_part)?;
                     if ack.start.seq_num != before.end.seq_num {
-                        return Err(Error::Garbage("parts of a batch that are apart").into());
+                        let apart = Error::Garbage("parts of a batch that are apart");
+                        return Err(Stop::from(apart).after_a_part());
                     }
                     AppendAck {
                         start: before.start,

@@ -11,7 +11,7 @@ use std::{path::PathBuf, sync::Arc};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-pub use embedded::{Embedded, ImportError, Imported};
+pub use embedded::{Embedded, ImportError, ImportOptions, Imported};
 pub use entry::{BasinEntry, Incarnation, Origin, StreamEntry, StreamState};
 
 use crate::{
@@ -178,8 +178,8 @@ pub enum Error {
     Key(String),
     /// A key is configured, and the store was made without one.
     #[error(
-        "config store {0} was made without `store.key_file`: nothing proves what it says; look at it with \
-         `streamseal store export`, and import that into a new store"
+        "config store {0} was made without a key, so nothing proves what it says; without `store.key_file`, \
+         `streamseal store export` shows it: look at that, and import it into a new store"
     )]
     NotKeyed(PathBuf),
     /// The store was made with a key, and none is configured.

@@ -124,6 +124,40 @@ async fn a_change_of_cipher_that_went_wrong_never_unseals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_basin_in_use_keeps_its_cipher_though_its_creation_never_had_an_answer() {
+    let scripted = Scripted::start().await;
+    let client = scripted.stack.h2().await;
+    let basin = |cipher: Value| {
+        let config = json!({ "stream_cipher": cipher, "create_stream_on_append": true });
+        Ask::post("/v1/basins").json(&json!({ "basin": "other-basin", "config": config }))
+    };
+    let append = |stream: &str| {
+        let batch = json!({ "records": [{ "body": SECRET }] });
+        let ask = Ask::post(records(stream)).basin("other-basin");
+        ask.json(&batch).key(&crate::harness::KEY)
+    };
+    let creates = |call: &crate::harness::Call| call.is("POST", "/v1/basins");
+    scripted.fake.script(move |call| match creates(call) {
+        true => Act::Replace(500, text("{}")),
+        false => Act::Pass,
+    });
+    assert_eq!(client.ask(basin(json!("aegis-256"))).await.status, 500);
+    assert_eq!(client.ask(append("first")).await.status, 200);
+    // "Create it if it is missing", as a client does that knows of no cipher; and the upstream lies.
+    let made = r#"{"name":"other-basin","created_at":"2026-01-01T00:00:00Z","deleted_at":null,"state":"active","location":null}"#;
+    scripted.fake.script(move |call| match creates(call) {
+        true => Act::Answer(201, text(made)),
+        false => Act::Pass,
+    });
+    client.ask(basin(Value::Null)).await;
+    scripted.fake.heal();
+    let config = client.ask(Ask::get("/v1/basins/other-basin")).await;
+    assert_eq!(config.json()["stream_cipher"], "aegis-256");
+    assert_eq!(client.ask(append("second")).await.status, 200);
+    scripted.never_plain("a basin that is said to be made again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_first_cipher_needs_the_whole_list_of_streams() {
     let lite = Arc::new(Lite::start().await);
     let fake = Fake::start(lite.address).await;

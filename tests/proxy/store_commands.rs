@@ -170,6 +170,7 @@ async fn a_lost_store_is_rebuilt_from_what_the_upstream_holds() {
         "stream basin-aegis/empty: encrypted with aegis-256; it is empty",
         "stream basin-later/new: encrypted with aes-256-gcm",
         "stream basin-later/old: its records are plain",
+        "basin basin-plain: 2 streams are plain",
     ] {
         assert!(plan.contains(line) && said.contains(line), "{line}: {said}");
     }
@@ -300,6 +301,49 @@ async fn a_declared_basin_does_not_take_what_it_finds_for_plain() {
         200
     );
     assert!(!stack.tap.saw(b"secret-text"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_operator_or_the_store_knows_to_be_plain_stays_so() {
+    let mut stack = Stack::start().await;
+    create_basin(&stack, "basin-mixed", Value::Null).await;
+    // As a client may do who wants to be taken for encrypted.
+    let lookalike = format!("\u{1}{}", "x".repeat(100));
+    for stream in ["known", "ruled", "empty"] {
+        let answer = append(&stack, "basin-mixed", stream, &KEY, &lookalike).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let cipher = json!({ "stream_cipher": "aegis-256" });
+    let patch = Ask::new("PATCH", "/v1/basins/basin-mixed").json(&cipher);
+    assert_eq!(stack.h2().await.ask(patch).await.status, 200);
+    stack.stop().await;
+    stack.config.streams = vec![streamseal::proxy::rules::StreamRule {
+        r#match: "basin-mixed/ruled".to_owned(),
+        cipher: streamseal::proxy::rules::RuleCipher::None,
+        key: Default::default(),
+        key_file: Default::default(),
+        header_overrides: false,
+    }];
+    let said = stack.command(&["store", "rebuild"]).ok();
+    assert!(
+        said.contains("basin-mixed/known: recorded as plain, and left so"),
+        "{said}"
+    );
+    assert!(
+        said.contains("basin-mixed/ruled: declared in the configuration"),
+        "{said}"
+    );
+    assert!(said.contains("0 entries recorded"), "{said}");
+    lose_store(&stack);
+    let said = stack.command(&["store", "rebuild"]).ok();
+    assert!(
+        said.contains("basin-mixed/ruled: declared in the configuration"),
+        "{said}"
+    );
+    stack.go().await.unwrap();
+    let answer = append(&stack, "basin-mixed", "ruled", &KEY, "clear text").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(stack.tap.saw(b"clear text"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

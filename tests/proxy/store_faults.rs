@@ -194,10 +194,9 @@ async fn with_a_key_an_edited_store_starts_no_proxy() {
     assert!(refused.contains("altered"), "{refused}");
     stack.config.store.key_file = without_key;
     std::fs::write(&file, export).unwrap();
-    let said = stack
+    stack
         .command(&["store", "import", file.to_str().unwrap()])
         .ok();
-    assert!(!said.contains("did not prove"), "{said}");
     stack.go().await.unwrap();
     assert_eq!(
         stack.h2().await.ask(append("a", "secret-a")).await.status,

@@ -11,7 +11,8 @@ use clap::Subcommand;
 use super::{ConfigFile, Failure, load, print};
 use crate::{
     config::Config,
-    store::{self, Change, Embedded, ImportError, Store as _},
+    keys::FileKey,
+    store::{self, Change, Embedded, ImportError, ImportOptions, Store as _},
     stream::StreamPath,
 };
 
@@ -36,9 +37,16 @@ pub(super) enum Command {
 pub(super) struct Import {
     #[command(flatten)]
     file: ConfigFile,
-    /// Take an export that is older than the config store that was in use here.
+    /// Take an export that is older than the config store that was in use here. `store rebuild` has to
+    /// fill its gaps before a proxy runs on it.
     #[arg(long)]
     allow_older: bool,
+    /// Take an export that was made without a key, though `store.key_file` is set.
+    #[arg(long)]
+    unauthenticated: bool,
+    /// The key file of the store that was exported, if the new one has another.
+    #[arg(long, value_name = "FILE")]
+    export_key_file: Option<PathBuf>,
     /// The export; `-` reads standard input.
     #[arg(value_name = "EXPORT")]
     export: PathBuf,
@@ -72,25 +80,28 @@ fn export(config: &Config) -> Result<(), Failure> {
 }
 
 fn import(config: &Config, args: &Import) -> Result<(), Failure> {
+    let export_key = args.export_key_file.as_deref().map(FileKey::read);
+    let export_key = export_key
+        .transpose()
+        .map_err(|error| Failure::Other(error.to_string()))?;
+    let options = ImportOptions {
+        allow_older: args.allow_older,
+        unauthenticated: args.unauthenticated,
+        export_key: export_key.map(|key| key.key().clone()),
+    };
     let imported = if args.export.as_os_str() == "-" {
-        Embedded::import(&config.store, io::stdin().lock(), args.allow_older)?
+        Embedded::import(&config.store, io::stdin().lock(), &options)?
     } else {
         let path = args.export.display();
         let export =
             File::open(&args.export).map_err(|e| Failure::Other(format!("{path}: {e}")))?;
-        Embedded::import(&config.store, BufReader::new(export), args.allow_older)?
+        Embedded::import(&config.store, BufReader::new(export), &options)?
     };
     let path = config.store.path.display();
     let (basins, streams) = (imported.basins, imported.streams);
     print(&format!(
         "made config store {path} with {basins} basins and {streams} streams\n"
-    ))?;
-    if config.store.key_file.is_set() && !imported.is_authenticated {
-        print(
-            "the export did not prove that it was made with `store.key_file`: check what it says\n",
-        )?;
-    }
-    Ok(())
+    ))
 }
 
 async fn unpin(config: Config, path: StreamPath) -> Result<(), Failure> {

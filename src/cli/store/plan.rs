@@ -57,51 +57,92 @@ pub(super) fn basin(
     name: &BasinName,
     streams: &[Found],
 ) {
-    let newest = streams
-        .iter()
-        .filter_map(|found| Some((&found.created_at, look(found).cipher()?)))
-        .max_by(|one, other| one.0.cmp(other.0))
-        .map(|(_, cipher)| cipher);
     let recorded = known.basins.get(name);
     let before = recorded.and_then(|found| found.entry.clone());
-    let cipher_before = before.as_ref().and_then(|entry| entry.stream_cipher);
     let declared = rules.basin(name);
     let cipher = match declared {
         Some(declared) => declared,
-        None => cipher_before.or(newest),
+        None => before
+            .as_ref()
+            .and_then(|entry| entry.stream_cipher)
+            .or(newest_cipher(streams)),
     };
     let entry = BasinEntry {
         stream_cipher: cipher,
         declared: declared.is_some(),
         deleted: false,
     };
-    if cipher.is_some() && before.as_ref() != Some(&entry) {
-        plan.report.push(format!(
-            "basin {name}: encrypts new streams with {}",
-            shown(cipher)
-        ));
-        plan.changes.push(Change::Basin {
-            name: name.clone(),
-            expected: recorded.map_or(Revision::NONE, |found| found.revision),
-            entry: Some(entry),
-        });
-    } else if cipher.is_none() {
-        plan.report.push(format!(
+    match cipher {
+        Some(cipher) if before.as_ref() != Some(&entry) => {
+            plan.say(format!("basin {name}: encrypts new streams with {cipher}"));
+            plan.changes.push(Change::Basin {
+                name: name.clone(),
+                expected: recorded.map_or(Revision::NONE, |found| found.revision),
+                entry: Some(entry),
+            });
+        }
+        Some(_) => {}
+        None if declared.is_some() => {
+            plan.say(format!("basin {name}: declared to make plain streams"));
+        }
+        None => plan.say(format!(
             "basin {name}: no encrypted stream found; if it had a cipher, set it again before anybody writes"
-        ));
+        )),
     }
+    let mut left_plain = 0_usize;
     for found in streams {
-        stream(plan, known, cipher, found);
+        if rules.stream(&found.path).is_some() {
+            plan.say(format!(
+                "stream {}: declared in the configuration",
+                found.path
+            ));
+        } else if stream(plan, known, cipher, found) == Outcome::LeftPlain {
+            left_plain += 1;
+        }
+    }
+    if left_plain > 0 {
+        plan.say(format!(
+            "basin {name}: {left_plain} streams are plain, as nothing shows that they were encrypted"
+        ));
     }
 }
 
-fn stream(plan: &mut Plan, known: &Known, basin: Option<Cipher>, found: &Found) {
+/// The cipher of the newest stream of a basin of which every record looks encrypted.
+fn newest_cipher(streams: &[Found]) -> Option<Cipher> {
+    let sealed = streams.iter().filter_map(|found| match look(found) {
+        Look::Sealed(cipher) => Some((&found.created_at, cipher)),
+        Look::Empty | Look::Plain | Look::Mixed(_) => None,
+    });
+    let newest = sealed.max_by(|one, other| one.0.cmp(other.0));
+    newest.map(|(_, cipher)| cipher)
+}
+
+/// What a stream comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// It is encrypted, or refused, or is what the store says already.
+    Settled,
+    /// It is plain.
+    LeftPlain,
+}
+
+fn stream(plan: &mut Plan, known: &Known, basin: Option<Cipher>, found: &Found) -> Outcome {
     let path = &found.path;
     let recorded = known.streams.get(path);
     let entry = recorded.and_then(|found| found.entry.as_ref());
     let before = entry.map(|entry| entry.state.cipher());
+    let is_same_life = entry.is_some_and(|entry| match &entry.state {
+        StreamState::Live(life) => life.created_at.as_ref() == Some(&found.created_at),
+        StreamState::Creating { .. } | StreamState::Deleting(_) => false,
+    });
     let (cipher, what) = match (look(found), before) {
-        (Look::Sealed(cipher), Some(Some(before))) if cipher == before => return,
+        (Look::Sealed(cipher), Some(Some(before))) if cipher == before => return Outcome::Settled,
+        (Look::Sealed(_) | Look::Mixed(_), Some(None)) if is_same_life => {
+            plan.say(format!(
+                "stream {path}: recorded as plain, and left so, though its records look encrypted"
+            ));
+            return Outcome::Settled;
+        }
         (Look::Sealed(cipher), _) => (cipher, "its records are encrypted"),
         (Look::Mixed(cipher), None | Some(None)) => (
             cipher,
@@ -109,25 +150,25 @@ fn stream(plan: &mut Plan, known: &Known, basin: Option<Cipher>, found: &Found) 
         ),
         (Look::Empty, None) => match basin {
             Some(cipher) => (cipher, "it is empty, and its basin encrypts new streams"),
-            None => return,
+            None => return Outcome::LeftPlain,
         },
         (Look::Plain, None) if basin.is_some() => {
-            plan.report.push(format!(
+            plan.say(format!(
                 "stream {path}: its records are plain, but its basin encrypts new streams: left unknown, \
-                 and so refused (see `store.unknown_streams`)"
+                 and so refused; a `[[streams]]` rule with `cipher = \"none\"` makes it plain"
             ));
-            return;
+            return Outcome::Settled;
         }
         (Look::Plain | Look::Mixed(_), Some(Some(cipher))) => {
-            plan.report.push(format!(
+            plan.say(format!(
                 "stream {path}: stays encrypted with {cipher}, though it has plain records"
             ));
-            return;
+            return Outcome::Settled;
         }
-        (Look::Plain, None | Some(None)) | (Look::Empty, Some(_)) => return,
+        (Look::Plain, None) => return Outcome::LeftPlain,
+        (Look::Plain, Some(None)) | (Look::Empty, Some(_)) => return Outcome::Settled,
     };
-    plan.report
-        .push(format!("stream {path}: encrypted with {cipher}; {what}"));
+    plan.say(format!("stream {path}: encrypted with {cipher}; {what}"));
     let life = Incarnation {
         cipher: Some(cipher),
         created_at: Some(found.created_at.clone()),
@@ -141,29 +182,23 @@ fn stream(plan: &mut Plan, known: &Known, basin: Option<Cipher>, found: &Found) 
             key_check: None,
         }),
     });
+    Outcome::Settled
 }
 
-impl Look {
-    fn cipher(self) -> Option<Cipher> {
-        match self {
-            Self::Sealed(cipher) | Self::Mixed(cipher) => Some(cipher),
-            Self::Empty | Self::Plain => None,
-        }
+impl Plan {
+    fn say(&mut self, line: String) {
+        self.report.push(line);
     }
 }
 
 fn look(found: &Found) -> Look {
-    let data = found.records.iter().filter(|record| !record.is_command());
-    let ciphers: Vec<_> = data.map(|record| record.looks_sealed()).collect();
     // The last one counts: a stream that was made anew may have replaced one of another cipher.
-    match ciphers.iter().rev().find_map(|cipher| *cipher) {
-        _ if ciphers.is_empty() => Look::Empty,
+    match found.looks.iter().rev().find_map(|cipher| *cipher) {
+        _ if found.looks.is_empty() => Look::Empty,
         None => Look::Plain,
-        Some(cipher) if ciphers.iter().all(|other| *other == Some(cipher)) => Look::Sealed(cipher),
+        Some(cipher) if found.looks.iter().all(|other| *other == Some(cipher)) => {
+            Look::Sealed(cipher)
+        }
         Some(cipher) => Look::Mixed(cipher),
     }
-}
-
-fn shown(cipher: Option<Cipher>) -> &'static str {
-    cipher.map_or("nothing", Cipher::as_str)
 }

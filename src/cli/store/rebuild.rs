@@ -1,6 +1,6 @@
 //! `streamseal store rebuild`: a lost or old config store filled from what the upstream holds.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use super::{
     super::{ConfigFile, Failure, print},
@@ -13,9 +13,6 @@ use crate::{
     store::{Embedded, Store as _},
     upstream::Upstream,
 };
-
-/// Longest wait for a whole answer of the upstream. The S2 CLI waits as long.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -41,16 +38,18 @@ pub(super) async fn run(mut config: Config, args: Args) -> Result<(), Failure> {
     let rules = Rules::compile(&config.basins, &config.streams)
         .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
     let upstream = Upstream::new(&config.upstream).map_err(|e| Failure::Config(e.to_string()))?;
+    // One that is there is looked at first: it may be in use, or have another key.
+    let is_there = config.store.path.exists();
+    let open = || Embedded::open_to_rebuild(&config.store);
+    let mut store = is_there.then(open).transpose()?;
     let mut found = Vec::new();
     for basin in upstream::basins(&upstream).await? {
         let streams = upstream::streams(&upstream, &basin).await?;
         found.push((basin, streams));
     }
-    let store = if args.dry_run && !config.store.path.exists() {
-        None
-    } else {
-        Some(Embedded::open_to_rebuild(&config.store)?)
-    };
+    if store.is_none() && !args.dry_run {
+        store = Some(open()?);
+    }
     let (basins, streams) = match &store {
         Some(store) => (store.basins().await?, store.streams().await?),
         None => (Vec::new(), Vec::new()),

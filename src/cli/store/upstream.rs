@@ -1,6 +1,8 @@
 //! What `store rebuild` asks of the upstream: its basins, their streams, and records from both ends of a
 //! stream.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
@@ -9,6 +11,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     cli::Failure,
+    crypto::Cipher,
     stream::{BasinName, StreamName, StreamPath},
     upstream::{Target, Upstream},
     wire::{proto, record::StoredRecord},
@@ -23,13 +26,30 @@ pub(super) const SAMPLE: usize = 10;
 /// Largest answer that is read: a list of 1000 names, or 1 MiB of records and what frames them.
 const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 
+/// Longest point in time that is believed, as in the proxy: the config store keeps it.
+const MAX_TIME_BYTES: usize = 64;
+
+/// Most pages of one listing. An upstream that never ends is cut off here.
+const MAX_PAGES: usize = 10_000;
+
+/// Longest wait for a whole answer. The S2 CLI waits as long.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long to wait before asking again: a store that is busy for longer has to be asked another time.
+const PAUSES: [Duration; 3] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+];
+
 /// A stream that the upstream lists, and what was found in it.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) path: StreamPath,
     pub(super) created_at: String,
-    /// Records from its start and its end; at most two times [`SAMPLE`], some maybe twice.
-    pub(super) records: Vec<StoredRecord>,
+    /// What the data records at its start and its end look like, at most two times [`SAMPLE`], some maybe
+    /// twice: the cipher that each seems to be encrypted with.
+    pub(super) looks: Vec<Option<Cipher>>,
 }
 
 #[derive(Deserialize)]
@@ -56,7 +76,7 @@ struct Streams {
 pub(super) async fn basins(upstream: &Upstream) -> Result<Vec<BasinName>, Failure> {
     let mut names = Vec::new();
     let mut after = String::new();
-    loop {
+    for _ in 0..MAX_PAGES {
         let path = format!("/v1/basins?start_after={}&limit={PAGE}", encode(&after));
         let page: Basins = json(upstream, Target::Account, &path).await?;
         after = next_page(&after, &page.basins, page.has_more)?;
@@ -69,13 +89,14 @@ pub(super) async fn basins(upstream: &Upstream) -> Result<Vec<BasinName>, Failur
             return Ok(names);
         }
     }
+    Err(garbage("a list without end"))
 }
 
 /// Every stream of a basin that is not being deleted, with some of its records.
 pub(super) async fn streams(upstream: &Upstream, basin: &BasinName) -> Result<Vec<Found>, Failure> {
     let mut found = Vec::new();
     let mut after = String::new();
-    loop {
+    for _ in 0..MAX_PAGES {
         let path = format!("/v1/streams?start_after={}&limit={PAGE}", encode(&after));
         let page: Streams = json(upstream, Target::Basin(basin), &path).await?;
         after = next_page(&after, &page.streams, page.has_more)?;
@@ -83,23 +104,32 @@ pub(super) async fn streams(upstream: &Upstream, basin: &BasinName) -> Result<Ve
             if listed.deleted_at.is_some() {
                 continue;
             }
+            if listed.created_at.len() > MAX_TIME_BYTES {
+                return Err(garbage("a point in time that is none"));
+            }
             let stream: StreamName = name(&listed.name)?;
             let path = StreamPath {
                 basin: basin.clone(),
                 stream,
             };
-            let mut records = records(upstream, &path, "seq_num=0").await?;
-            records.extend(self::records(upstream, &path, &format!("tail_offset={SAMPLE}")).await?);
+            let start = looks(upstream, &path, "seq_num=0").await?;
+            let end = looks(upstream, &path, &format!("tail_offset={SAMPLE}")).await?;
+            // Gone since it was listed.
+            let (Some(mut looks), Some(end)) = (start, end) else {
+                continue;
+            };
+            looks.extend(end);
             found.push(Found {
                 path,
                 created_at: listed.created_at,
-                records,
+                looks,
             });
         }
         if after.is_empty() {
             return Ok(found);
         }
     }
+    Err(garbage("a list without end"))
 }
 
 /// What the next page starts after; empty after the last one.
@@ -111,21 +141,26 @@ fn next_page(after: &str, page: &[Listed], has_more: bool) -> Result<String, Fai
     }
 }
 
-async fn records(
+/// What some data records of a stream look like; `None` when the stream is gone.
+async fn looks(
     upstream: &Upstream,
     path: &StreamPath,
     from: &str,
-) -> Result<Vec<StoredRecord>, Failure> {
+) -> Result<Option<Vec<Option<Cipher>>>, Failure> {
     let stream = encode(path.stream.as_str());
     let uri = format!("/v1/streams/{stream}/records?{from}&count={SAMPLE}");
     let target = Target::Basin(&path.basin);
     let (status, body) = fetch(upstream, target, &uri, "application/protobuf").await?;
     match status {
-        StatusCode::OK => proto::decode_stored_batch(body)
-            .map(|batch| batch.records)
-            .map_err(|_| garbage("records that do not decode")),
+        StatusCode::OK => {
+            let batch = proto::decode_stored_batch(body);
+            let batch = batch.map_err(|_| garbage("records that do not decode"))?;
+            let data = batch.records.iter().filter(|record| !record.is_command());
+            Ok(Some(data.map(StoredRecord::looks_sealed).collect()))
+        }
         // Nothing is stored there.
-        StatusCode::RANGE_NOT_SATISFIABLE => Ok(Vec::new()),
+        StatusCode::RANGE_NOT_SATISFIABLE => Ok(Some(Vec::new())),
+        StatusCode::NOT_FOUND | StatusCode::CONFLICT => Ok(None),
         _ => Err(refused(&uri, status, &body)),
     }
 }
@@ -142,7 +177,25 @@ async fn json<T: DeserializeOwned>(
     serde_json::from_slice(&body).map_err(|_| garbage("unexpected JSON"))
 }
 
+/// Asks, and asks again where that may help.
 async fn fetch(
+    upstream: &Upstream,
+    target: Target<'_>,
+    path: &str,
+    accept: &'static str,
+) -> Result<(StatusCode, Bytes), Failure> {
+    for pause in PAUSES {
+        match fetch_once(upstream, target, path, accept).await {
+            Ok((StatusCode::TOO_MANY_REQUESTS, _)) | Err(_) => {}
+            Ok((status, _)) if status.is_server_error() => {}
+            Ok(answer) => return Ok(answer),
+        }
+        tokio::time::sleep(pause).await;
+    }
+    fetch_once(upstream, target, path, accept).await
+}
+
+async fn fetch_once(
     upstream: &Upstream,
     target: Target<'_>,
     path: &str,
@@ -167,7 +220,7 @@ async fn fetch(
         }
         Ok((head.status, whole.freeze()))
     };
-    tokio::time::timeout(super::rebuild::ANSWER_TIMEOUT, whole)
+    tokio::time::timeout(ANSWER_TIMEOUT, whole)
         .await
         .unwrap_or_else(|_| Err(Failure::Other(format!("no answer in time to {path}"))))
 }

@@ -227,8 +227,9 @@ impl<'a> CipherChange<'a> {
 
     /// Records the cipher of a basin that the upstream says was created, or was there already.
     ///
-    /// Its word can bring a cipher into force, never put one out of force: a basin that was not
-    /// deleted through this proxy keeps the cipher it has.
+    /// Its word can bring a cipher into force, never put one out of force: a basin keeps the cipher it
+    /// has, unless it was deleted through this proxy, or its creation never had an answer, and no stream
+    /// was made in it since.
     async fn after_creation(
         self,
         registry: &Registry,

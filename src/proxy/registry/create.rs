@@ -15,8 +15,10 @@ use crate::{
         Error,
         call::{Caller, Stop, had_no_effect},
     },
-    store::{Error as StoreError, Incarnation, Origin, StreamEntry, StreamState, Versioned},
-    stream::StreamPath,
+    store::{
+        BasinEntry, Error as StoreError, Incarnation, Origin, StreamEntry, StreamState, Versioned,
+    },
+    stream::{BasinName, StreamPath},
 };
 
 /// What a new incarnation of a stream will be.
@@ -112,6 +114,7 @@ impl Registry {
                 let Ok(Created { created_at }) = serde_json::from_slice(answer.body()) else {
                     return Err(Error::Garbage("unexpected JSON"));
                 };
+                self.confirm_basin(&creation.path.basin).await?;
                 creation.after(created_at, is_new(answer))
             }
             status if had_no_effect(status) => creation.before.entry.as_deref().cloned(),
@@ -183,9 +186,25 @@ impl Registry {
             origin: Origin::AutoCreated,
             key_check: None,
         };
-        Ok(self
-            .record(asked.path, intent.revision, Some(entry))
-            .await?)
+        self.record(asked.path, intent.revision, Some(entry))
+            .await?;
+        Ok(self.confirm_basin(&asked.path.basin).await?)
+    }
+
+    /// A stream was made in the basin, so it is there: a mark of its deletion, or of a creation whose
+    /// outcome is not known, no longer lets go of its cipher.
+    async fn confirm_basin(&self, basin: &BasinName) -> Result<(), Error> {
+        let found = self.store.basin(basin).await?;
+        match found.entry.as_deref() {
+            Some(entry) if entry.deleted => {
+                let entry = BasinEntry {
+                    deleted: false,
+                    ..entry.clone()
+                };
+                self.record_basin(basin, found.revision, Some(entry)).await
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     async fn intend(

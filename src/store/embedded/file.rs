@@ -109,9 +109,6 @@ impl File {
 
     /// Makes all changes durably, or none, and lets the witness know.
     pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), Error> {
-        if !self.identity.is_at(&self.path) {
-            return Err(Error::Gone(self.path.clone()));
-        }
         let txn = self.db.begin_write().map_err(|e| self.storage(e))?;
         let mut ledger = {
             let meta = txn.open_table(META).map_err(|e| self.storage(e))?;
@@ -150,7 +147,7 @@ impl File {
             store_id: self.store_id,
             generation: self.seen,
         };
-        witness.write(&self.path)
+        witness.write(&self.path, &self.key)
     }
 
     pub(super) fn write_ledger(

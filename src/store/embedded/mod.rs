@@ -24,11 +24,11 @@ use std::{
 use futures_util::future::BoxFuture;
 use quick_cache::sync::Cache;
 
-pub use transfer::{ImportError, Imported};
+pub use transfer::{ImportError, ImportOptions, Imported};
 
 use self::{
     file::{BASINS, File, STREAMS},
-    open::Trust,
+    open::{Identity, Trust},
 };
 use super::{
     BasinEntry, Change, Config, Error, Recorded, RecordedBasin, Revision, Store, StreamEntry,
@@ -67,7 +67,7 @@ enum Slot {
     Open(File),
     /// It failed: the database wants to be opened anew, which puts right what a failed write left.
     Failed {
-        store_id: [u8; ledger::STORE_ID_BYTES],
+        identity: Identity,
         next_attempt: Instant,
     },
 }
@@ -233,14 +233,18 @@ impl Inner {
         self.file.lock().map_err(|_| Error::Closed)
     }
 
-    /// Works on the file, opening it anew if it failed before.
+    /// Works on the file, opening it anew if it failed before. One that was moved away is another
+    /// process's by now, or nobody's: what it says counts no more.
     fn with_file<T>(&self, work: impl FnOnce(&mut File) -> Result<T, Error>) -> Result<T, Error> {
         let mut slot = self.lock()?;
         let file = match &mut *slot {
             Slot::Open(file) => file,
             Slot::Failed { .. } => self.reopen(&mut slot)?,
         };
-        let store_id = file.store_id;
+        let identity = file.identity;
+        if !identity.is_at(&self.path) {
+            return Err(Error::Gone(self.path.to_path_buf()));
+        }
         let done = work(file);
         if let Err(error @ Error::Storage { .. }) = &done {
             tracing::error!(%error, "the config store failed; it is opened anew with the next request");
@@ -248,7 +252,7 @@ impl Inner {
             self.basins.clear();
             self.streams.clear();
             *slot = Slot::Failed {
-                store_id,
+                identity,
                 next_attempt: Instant::now() + REOPEN_EVERY,
             };
         }
@@ -257,7 +261,7 @@ impl Inner {
 
     fn reopen<'a>(&self, slot: &'a mut Slot) -> Result<&'a mut File, Error> {
         let Slot::Failed {
-            store_id,
+            identity,
             next_attempt,
         } = slot
         else {
@@ -266,12 +270,14 @@ impl Inner {
         if Instant::now() < *next_attempt {
             return Err(Error::Failed(self.path.to_path_buf()));
         }
-        *next_attempt = Instant::now() + REOPEN_EVERY;
-        let file = File::open(&self.path, self.key.as_ref(), Trust::Newest)
-            .inspect_err(|error| tracing::error!(%error, "the config store does not open again"))?;
-        if file.store_id != *store_id {
+        if !identity.is_at(&self.path) {
             return Err(Error::Gone(self.path.to_path_buf()));
         }
+        let opened = File::open(&self.path, self.key.as_ref(), Trust::Newest);
+        // From its end: an attempt reads the whole file, and others wait for it here.
+        *next_attempt = Instant::now() + REOPEN_EVERY;
+        let file = opened
+            .inspect_err(|error| tracing::error!(%error, "the config store does not open again"))?;
         tracing::info!("the config store is open again");
         *slot = Slot::Open(file);
         match slot {

@@ -71,21 +71,28 @@ impl File {
 
     /// Makes a new, empty store.
     pub(super) fn init(path: &Path, key: Option<&Key>, trust: Trust) -> Result<Self, Error> {
-        if trust == Trust::Newest && !exists(path) && Witness::read(path)?.is_some() {
-            return Err(Error::Lost {
-                path: path.to_path_buf(),
-                witness: Witness::path(path),
-            });
-        }
-        Self::make(path, key, rand::random(), trust, |_| Ok(()))
+        let store_id = match Witness::read(path, key)? {
+            None => rand::random(),
+            // Made anew, it is the same store to whoever asks, without its memory.
+            Some(witness) if trust == Trust::Older || exists(path) => witness.store_id,
+            Some(_) => {
+                return Err(Error::Lost {
+                    path: path.to_path_buf(),
+                    witness: Witness::path(path),
+                });
+            }
+        };
+        Self::make(path, key, store_id, trust, None, |_| Ok(()))
     }
 
-    /// Makes a new store with this id, filled before it has its name.
+    /// Makes a new store with this id, filled before it has its name. A witness may be one of a store that
+    /// had `earlier_key`.
     pub(super) fn make(
         path: &Path,
         key: Option<&Key>,
         store_id: [u8; STORE_ID_BYTES],
         trust: Trust,
+        earlier_key: Option<&StoreKey>,
         fill: impl FnOnce(&mut Self) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         if exists(path) {
@@ -108,10 +115,13 @@ impl File {
         file.write_new(key.is_some())?;
         fill(&mut file)?;
         file.verify()?;
-        file.consult_witness(trust)?;
-        drop(file);
+        let heard = file.consult_witness(trust, earlier_key)?;
         fs::rename(&unfinished, path).map_err(|e| storage(path, e))?;
         sync_parent(path);
+        if heard == Heard::Behind {
+            file.tell_witness()?;
+        }
+        drop(file);
         Self::open(path, key, trust)
     }
 
@@ -124,7 +134,9 @@ impl File {
         let head = Head::read(&db, path)?;
         let mut file = Self::new(db, path, key, head.store_id, identity);
         // Every page against its checksum: a damaged one may hide a row as well as change it.
-        file.db.check_integrity().map_err(|e| storage(path, e))?;
+        if !file.db.check_integrity().map_err(|e| storage(path, e))? {
+            tracing::warn!("config store {} had to be repaired", path.display());
+        }
         match (head.is_keyed, key) {
             (None, None) => file.add_tags()?,
             (None | Some(false), Some(_)) => return Err(Error::NotKeyed(path.to_path_buf())),
@@ -132,7 +144,7 @@ impl File {
             (Some(true), Some(_)) | (Some(false), None) => {}
         }
         file.verify()?;
-        if file.consult_witness(trust)? == Heard::Behind {
+        if file.consult_witness(trust, None)? == Heard::Behind {
             file.tell_witness()?;
         }
         Ok(file)
@@ -168,25 +180,48 @@ impl File {
     }
 
     /// Compares with what was seen here last.
-    fn consult_witness(&mut self, trust: Trust) -> Result<Heard, Error> {
+    fn consult_witness(
+        &mut self,
+        trust: Trust,
+        earlier_key: Option<&StoreKey>,
+    ) -> Result<Heard, Error> {
         let found = self.ledger()?.generation;
-        let witness = Witness::read(&self.path)?;
+        let witness = match (Witness::read_with(&self.path, &self.key), earlier_key) {
+            (Err(_), Some(earlier)) => Witness::read_with(&self.path, earlier)?,
+            (witness, _) => witness?,
+        };
         self.seen = witness.map_or(found, |witness| witness.generation.max(found));
-        if trust == Trust::Older {
-            return Ok(Heard::UpToDate);
-        }
         match witness {
             Some(witness) if witness.store_id != self.store_id => Err(Error::Replaced {
                 path: self.path.clone(),
                 witness: Witness::path(&self.path),
             }),
+            Some(witness)
+                if witness.generation > found && trust == Trust::Older && earlier_key.is_none() =>
+            {
+                Ok(Heard::UpToDate)
+            }
+            Some(witness) if witness.generation > found && trust == Trust::Older => {
+                Ok(Heard::Behind)
+            }
             Some(witness) if witness.generation > found => Err(Error::RolledBack {
                 path: self.path.clone(),
                 found,
                 newest: witness.generation,
             }),
-            Some(witness) if witness.generation == found => Ok(Heard::UpToDate),
-            Some(_) | None => Ok(Heard::Behind),
+            Some(witness) if witness.generation == found && earlier_key.is_none() => {
+                Ok(Heard::UpToDate)
+            }
+            Some(_) => Ok(Heard::Behind),
+            None => {
+                if found > 0 {
+                    let path = self.path.display();
+                    tracing::warn!(
+                        "config store {path} has no witness: whether it is the newest cannot be told"
+                    );
+                }
+                Ok(Heard::Behind)
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{
     open::Trust,
 };
 use crate::{
-    crypto::{Digest, Purpose, StoreKey},
+    crypto::{Digest, Key, Purpose, StoreKey},
     store::{BasinEntry, Config, Error, Revision, StreamEntry},
     stream::{BasinName, StreamPath},
 };
@@ -37,8 +37,18 @@ pub struct Imported {
     pub basins: u64,
     /// How many streams.
     pub streams: u64,
-    /// Whether the export carried proof that it was made with this `store.key_file`.
-    pub is_authenticated: bool,
+}
+
+/// What an import takes that it would refuse otherwise.
+#[derive(Debug, Default)]
+pub struct ImportOptions {
+    /// An export that is older than the store that was in use here. `serve` goes on refusing what comes
+    /// of it until its gaps are filled.
+    pub allow_older: bool,
+    /// With a key: an export that was made without one.
+    pub unauthenticated: bool,
+    /// The key of the store that was exported, if it is not the new one's.
+    pub export_key: Option<Key>,
 }
 
 /// Why nothing was imported.
@@ -55,9 +65,30 @@ pub enum ImportError {
         "the export is cut short or altered, or was made with another `store.key_file`: nothing is imported"
     )]
     Altered,
+    /// Nothing proves what the export says, and a key is configured.
+    #[error(
+        "the export was made without a key, so nothing proves what it says; look at it, and import it with \
+         `--unauthenticated`"
+    )]
+    Unauthenticated,
+    /// The export is older than the store that was in use here.
+    #[error(
+        "the export is older than the config store that was in use here: streams encrypted since are not in \
+         it; import it with `--allow-older`, then fill its gaps with `streamseal store rebuild`"
+    )]
+    Older,
     /// The new store cannot be made.
     #[error(transparent)]
-    Store(#[from] Error),
+    Store(Error),
+}
+
+impl From<Error> for ImportError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::RolledBack { .. } => Self::Older,
+            other => Self::Store(other),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -121,41 +152,43 @@ impl Embedded {
         Ok(out.write_all(&lines)?)
     }
 
-    /// Makes a new store from an export, as a whole or not at all. One that is older than the store that
-    /// was in use here is refused, unless `allow_older`.
+    /// Makes a new store from an export, as a whole or not at all.
     ///
     /// # Errors
     /// [`ImportError`]; there is no store then.
     pub fn import(
         config: &Config,
         input: impl BufRead,
-        allow_older: bool,
+        options: &ImportOptions,
     ) -> Result<Imported, ImportError> {
         let key = config.key()?;
-        let tag_key = key.as_ref().map_or_else(StoreKey::public, StoreKey::new);
+        let export_key = options.export_key.as_ref().or(key.as_ref());
+        let tag_key = export_key.map_or_else(StoreKey::public, StoreKey::new);
         let export = Export::read(input, &tag_key)?;
+        if key.is_some() && !export.is_authenticated && !options.unauthenticated {
+            return Err(ImportError::Unauthenticated);
+        }
         let imported = Imported {
             basins: export.basins.len() as u64,
             streams: export.streams.len() as u64,
-            is_authenticated: export.is_authenticated && key.is_some(),
         };
-        let trust = if allow_older {
-            Trust::Older
-        } else {
-            Trust::Newest
+        let trust = match options.allow_older {
+            true => Trust::Older,
+            false => Trust::Newest,
         };
         let Head {
             store_id,
             generation,
             ..
         } = export.head;
-        let mut file = File::make(&config.path, key.as_ref(), store_id, trust, |file| {
-            file.fill(&export.basins, &export.streams, generation)
-        })?;
-        if allow_older {
-            // From here on it is the newest.
-            file.commit(&[])?;
-        }
+        File::make(
+            &config.path,
+            key.as_ref(),
+            store_id,
+            trust,
+            Some(&tag_key),
+            |file| file.fill(&export.basins, &export.streams, generation),
+        )?;
         Ok(imported)
     }
 }

@@ -14,16 +14,27 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::ledger::STORE_ID_BYTES;
-use crate::store::Error;
+use crate::{
+    crypto::{Digest, Key, Purpose, StoreKey},
+    store::Error,
+};
 
 /// What is remembered of a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Witness {
     /// Which store it was.
     pub(super) store_id: [u8; STORE_ID_BYTES],
     /// Its last generation.
     pub(super) generation: u64,
+}
+
+/// The witness as it is stored, with a tag under the store's key.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    store_id: [u8; STORE_ID_BYTES],
+    generation: u64,
+    tag: Digest,
 }
 
 impl Witness {
@@ -33,41 +44,60 @@ impl Witness {
     }
 
     /// The witness of the store at `store`, if there is one.
-    pub(super) fn read(store: &Path) -> Result<Option<Self>, Error> {
+    pub(super) fn read(store: &Path, key: Option<&Key>) -> Result<Option<Self>, Error> {
+        Self::read_with(store, &key.map_or_else(StoreKey::public, StoreKey::new))
+    }
+
+    /// The same, for a key that is derived already.
+    pub(super) fn read_with(store: &Path, key: &StoreKey) -> Result<Option<Self>, Error> {
         let path = Self::path(store);
-        match fs::read(&path) {
-            Ok(bytes) => match serde_json::from_slice(&bytes) {
-                Ok(witness) => Ok(Some(witness)),
-                Err(_) => Err(Error::Witness {
-                    path,
-                    reason: "it is damaged".to_owned(),
-                }),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::Witness {
-                path,
-                reason: error.to_string(),
-            }),
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unusable(path, error.to_string())),
+        };
+        let Ok(stored) = serde_json::from_slice::<Stored>(&bytes) else {
+            return Err(unusable(path, "it is damaged".to_owned()));
+        };
+        let witness = Self {
+            store_id: stored.store_id,
+            generation: stored.generation,
+        };
+        if stored.tag != witness.tag(key) {
+            let reason = "it is altered, or `store.key_file` is not its key".to_owned();
+            return Err(unusable(path, reason));
         }
+        Ok(Some(witness))
     }
 
     /// Writes it durably, in place of the one before or not at all.
-    pub(super) fn write(&self, store: &Path) -> Result<(), Error> {
+    pub(super) fn write(&self, store: &Path, key: &StoreKey) -> Result<(), Error> {
         let path = Self::path(store);
         let unfinished = with_suffix(&path, ".new");
+        let stored = Stored {
+            store_id: self.store_id,
+            generation: self.generation,
+            tag: self.tag(key),
+        };
         let write = || {
             let mut file = create(&unfinished)?;
-            file.write_all(&serde_json::to_vec(self)?)?;
+            file.write_all(&serde_json::to_vec(&stored)?)?;
             file.sync_data()?;
             fs::rename(&unfinished, &path)
         };
-        write().map_err(|error: io::Error| Error::Witness {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
+        write().map_err(|error: io::Error| unusable(path.clone(), error.to_string()))?;
         sync_parent(&path);
         Ok(())
     }
+
+    fn tag(&self, key: &StoreKey) -> Digest {
+        let parts = [self.store_id.as_slice(), &self.generation.to_le_bytes()];
+        key.digest(Purpose::Witness, &parts)
+    }
+}
+
+fn unusable(path: PathBuf, reason: String) -> Error {
+    Error::Witness { path, reason }
 }
 
 /// A new file, or an emptied old one, for nobody else's eyes: it says which streams there are.

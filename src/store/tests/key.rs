@@ -120,6 +120,20 @@ async fn an_entry_put_back_as_it_once_was_is_refused() {
     ));
 }
 
+#[tokio::test]
+async fn a_witness_that_was_edited_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = keyed(&dir, 1);
+    filled(&config, &["a"]).await;
+    let witness = config.path.with_file_name("store.redb.witness");
+    let written = std::fs::read_to_string(&witness).unwrap();
+    let lower = written.replace("\"generation\":2", "\"generation\":1");
+    assert_ne!(lower, written);
+    std::fs::write(&witness, lower).unwrap();
+    let error = Embedded::open(&config).err().unwrap();
+    assert!(matches!(error, Error::Witness { .. }), "{error}");
+}
+
 /// Tags without a key are there for accidents; whoever forges them needs no secret. Here nobody who
 /// knows how they are made gets in.
 #[tokio::test]

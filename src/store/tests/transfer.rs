@@ -10,6 +10,13 @@ fn export(config: &Config) -> Vec<u8> {
     lines
 }
 
+fn older() -> ImportOptions {
+    ImportOptions {
+        allow_older: true,
+        ..ImportOptions::default()
+    }
+}
+
 fn moved(config: &Config, name: &str) -> Config {
     let path = config.path.with_file_name(name);
     Config {
@@ -27,9 +34,8 @@ async fn what_was_exported_comes_in_again() {
         let text = String::from_utf8(lines.clone()).unwrap();
         assert_eq!(text.lines().count(), 6, "{text}");
         let copy = moved(&config, &format!("copy-{}.redb", config.key_file.is_set()));
-        let imported = Embedded::import(&copy, &*lines, false).unwrap();
+        let imported = Embedded::import(&copy, &*lines, &ImportOptions::default()).unwrap();
         assert_eq!((imported.basins, imported.streams), (1, 3));
-        assert_eq!(imported.is_authenticated, config.key_file.is_set());
         assert_eq!(export(&copy), lines);
         let store = Embedded::open(&copy).unwrap();
         let found = store.stream(&path("b/c")).await.unwrap();
@@ -68,7 +74,7 @@ async fn an_export_that_is_not_whole_makes_no_store() {
     );
     for text in bad {
         let copy = moved(&config, "copy.redb");
-        let error = Embedded::import(&copy, text.as_bytes(), true).err();
+        let error = Embedded::import(&copy, text.as_bytes(), &older()).err();
         assert!(error.is_some(), "{text}");
         assert!(!copy.path.exists());
     }
@@ -82,16 +88,46 @@ async fn with_a_key_only_its_own_exports_prove_themselves() {
     let lines = export(&with_key);
     for reader in [keyed(&dir, 2), config(&dir)] {
         let copy = moved(&reader, "copy.redb");
-        let error = Embedded::import(&copy, &*lines, true).err().unwrap();
+        let error = Embedded::import(&copy, &*lines, &older()).err().unwrap();
         assert!(matches!(error, ImportError::Altered), "{error}");
     }
-    // This is how a store gets a key: the operator is told that nothing vouches for the export.
+    // This is how a store gets a key: the operator says that nothing vouches for the export.
     let without = moved(&config(&dir), "without.redb");
     filled(&without, &["a"]).await;
+    let lines = export(&without);
     let copy = moved(&with_key, "copy.redb");
-    let imported = Embedded::import(&copy, &*export(&without), false).unwrap();
-    assert!(!imported.is_authenticated);
+    let error = Embedded::import(&copy, &*lines, &older()).err().unwrap();
+    assert!(matches!(error, ImportError::Unauthenticated), "{error}");
+    let unauthenticated = ImportOptions {
+        unauthenticated: true,
+        ..ImportOptions::default()
+    };
+    Embedded::import(&copy, &*lines, &unauthenticated).unwrap();
     drop(Embedded::open(&copy).unwrap());
+}
+
+#[tokio::test]
+async fn a_store_takes_another_key_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    for (old, new) in [
+        (keyed(&dir, 1), keyed(&dir, 2)),
+        (keyed(&dir, 1), config(&dir)),
+    ] {
+        let _none = std::fs::remove_file(&old.path);
+        let _none = std::fs::remove_file(old.path.with_file_name("store.redb.witness"));
+        filled(&old, &["a"]).await;
+        let lines = export(&old);
+        std::fs::remove_file(&old.path).unwrap();
+        let options = ImportOptions {
+            export_key: old.key().unwrap(),
+            ..ImportOptions::default()
+        };
+        Embedded::import(&new, &*lines, &options).unwrap();
+        let store = Embedded::open(&new).unwrap();
+        assert!(store.stream(&path("a")).await.unwrap().entry.is_some());
+        drop(store);
+        assert!(Embedded::open(&old).is_err());
+    }
 }
 
 #[tokio::test]
@@ -100,20 +136,26 @@ async fn an_older_export_comes_in_only_when_asked() {
     let config = config(&dir);
     filled(&config, &["a"]).await;
     let lines = export(&config);
-    let error = Embedded::import(&config, &*lines, true).err().unwrap();
+    let error = Embedded::import(&config, &*lines, &older()).err().unwrap();
     assert!(
         matches!(error, ImportError::Store(Error::Exists(_))),
         "{error}"
     );
     add(&config, "b").await;
     std::fs::remove_file(&config.path).unwrap();
-    let error = Embedded::import(&config, &*lines, false).err().unwrap();
-    assert!(
-        matches!(error, ImportError::Store(Error::RolledBack { .. })),
-        "{error}"
-    );
+    let error = Embedded::import(&config, &*lines, &ImportOptions::default())
+        .err()
+        .unwrap();
+    assert!(matches!(error, ImportError::Older), "{error}");
+    assert!(error.to_string().contains("--allow-older"), "{error}");
     assert!(!config.path.exists());
-    Embedded::import(&config, &*lines, true).unwrap();
+    Embedded::import(&config, &*lines, &older()).unwrap();
+    // Its gaps are still open.
+    let error = Embedded::open(&config).err().unwrap();
+    assert!(matches!(error, Error::RolledBack { .. }), "{error}");
+    let store = Embedded::open_to_rebuild(&config).unwrap();
+    store.commit(Vec::new()).await.unwrap();
+    drop(store);
     let store = Embedded::open(&config).unwrap();
     assert!(store.stream(&path("a")).await.unwrap().entry.is_some());
     assert!(store.stream(&path("b")).await.unwrap().entry.is_none());
