@@ -47,7 +47,7 @@ impl StoredRecord {
     }
 
     /// The cipher it would have been sealed with, if it is a sealed record at all; see
-    /// [`looks_sealed`](crate::crypto::looks_sealed).
+    /// [`looks_sealed`].
     pub fn looks_sealed(&self) -> Option<Cipher> {
         if self.headers.is_empty() {
             looks_sealed(&self.body)

@@ -34,7 +34,7 @@ use self::{
 };
 use crate::harness::{Client, Lite, Program, Tap};
 
-/// Kills in one run, unless `CRASH_KILLS` asks for more.
+/// Kills in one run, unless `STREAMSEAL_CRASH_KILLS` asks for more.
 const KILLS: u64 = 200;
 
 /// A deployment of which the proxy is killed over and over.
@@ -172,9 +172,11 @@ fn setting(name: &str) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_at_any_moment_lose_nothing_and_reveal_nothing() {
-    let seed = setting("CRASH_SEED").unwrap_or_else(rand::random);
-    let kills = setting("CRASH_KILLS").unwrap_or(KILLS).max(KILLS);
-    println!("CRASH_SEED={seed} CRASH_KILLS={kills}");
+    let seed = setting("STREAMSEAL_CRASH_SEED").unwrap_or_else(rand::random);
+    let kills = setting("STREAMSEAL_CRASH_KILLS")
+        .unwrap_or(KILLS)
+        .max(KILLS);
+    println!("STREAMSEAL_CRASH_SEED={seed} STREAMSEAL_CRASH_KILLS={kills}");
     let begun = Instant::now();
     let mut deployment = Deployment::start(seed).await;
     for _ in 0..kills {
