@@ -17,9 +17,13 @@ fn headers(value: &[u8]) -> HeaderMap {
 fn header_key() {
     let key = from_header(&headers(TEXT.as_bytes()), Cipher::Aegis256).unwrap();
     assert_eq!(key, Key::from_base64(TEXT.as_bytes()).unwrap());
-    let mut two = headers(TEXT.as_bytes());
-    two.append(KEY_HEADER, HeaderValue::from_static("nonsense"));
-    assert_eq!(from_header(&two, Cipher::Aegis256), Ok(key));
+    for other in [TEXT, "nonsense"] {
+        let mut two = headers(TEXT.as_bytes());
+        two.append(KEY_HEADER, HeaderValue::from_str(other).unwrap());
+        let refused = from_header(&two, Cipher::Aegis256).unwrap_err();
+        assert_eq!(refused, Error::Several(Cipher::Aegis256));
+        assert!(!refused.to_string().contains(TEXT));
+    }
 }
 
 #[test]
