@@ -2,7 +2,7 @@
 
 use super::{
     compare::Seen,
-    ops::{Append, Call, Key, Op, Place, What},
+    ops::{Append, Call, Key, Odd, Op, Place, What},
     world::World,
 };
 
@@ -26,6 +26,9 @@ pub enum Intended {
     /// cipher was removed meanwhile. Only the upstream knows the token, and it is not trusted to say that
     /// a client has the cipher it asked for: the basin gets it. The same is then done to S2's.
     CipherAgainByToken,
+    /// S2 ignores a field that it does not know, even twice. A body that has a field twice may mean one
+    /// thing here and another upstream: it is refused, and sent to us alone.
+    FieldTwice,
     /// A record that is just below 1 MiB outgrows what the upstream takes once it is encrypted, and noise
     /// cannot be compressed. It is refused, and sent to us alone.
     NoRoomToEncrypt,
@@ -37,8 +40,10 @@ const MIB: usize = 1 << 20;
 impl Intended {
     /// The difference because of which an operation cannot be sent to S2.
     pub async fn only_ours(world: &World, op: &Op) -> Option<Self> {
-        let Call::Append(append) = &op.call else {
-            return None;
+        let append = match &op.call {
+            Call::Append(append) => append,
+            Call::Odd(odd) => return has_field_twice(odd).then_some(Self::FieldTwice),
+            _ => return None,
         };
         if append.key == Key::Other && world.known(&append.at).key.is_some() {
             return Some(Self::KeyCheckOnAppend);
@@ -61,7 +66,7 @@ impl Intended {
     /// Whether our refusal of what was sent to us alone is right.
     pub fn is_refused(self, op: &Op, ours: &Seen) -> bool {
         let Call::Append(append) = &op.call else {
-            return false;
+            return self == Self::FieldTwice && (400..500).contains(&ours.status);
         };
         if !append.is_sound() {
             return (400..500).contains(&ours.status);
@@ -77,6 +82,7 @@ impl Intended {
             Self::UnusedStreamConfig
             | Self::KeyErrorCode
             | Self::KeyCheckOnRead
+            | Self::FieldTwice
             | Self::CipherAgainByToken => false,
         }
     }
@@ -122,6 +128,12 @@ impl Intended {
         }
         None
     }
+}
+
+/// Whether a basin call has the one field twice that it is given twice.
+fn has_field_twice(odd: &Odd) -> bool {
+    let is_basin_call = odd.path.starts_with("/v1/basins");
+    is_basin_call && odd.body.matches("\"stream_cipher\"").count() > 1
 }
 
 /// What a cipher adds to a record without headers.

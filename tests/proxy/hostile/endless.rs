@@ -189,7 +189,7 @@ async fn what_is_passed_through_waits_for_the_client() {
             stack
                 .lite
                 .lie(move |_| Some(lies.endless(200, "s2s/proto", &batch)));
-            let response = client.open(request.clone().key(&KEY)).await;
+            let response = client.open(request.clone()).await;
             assert_eq!(response.status(), 200, "{what}");
             let bytes = settled(|| taken.bytes.load(SeqCst)).await;
             assert!(
