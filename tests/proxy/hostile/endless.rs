@@ -15,8 +15,8 @@ use super::script::Reply;
 use crate::{
     flow::settled,
     harness::{
-        Ask, BASIN, CIPHERS, Encoding, End, KEY, Packed, Stack, append, delivered, frame, input,
-        read, record, sealed_batch, until,
+        Ask, BASIN, CIPHERS, Encoding, End, Packed, Stack, append, delivered, frame, input, read,
+        record, sealed_batch, until,
     },
 };
 
