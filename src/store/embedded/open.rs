@@ -196,20 +196,14 @@ impl File {
                 path: self.path.clone(),
                 witness: Witness::path(&self.path),
             }),
-            Some(witness)
-                if witness.generation > found && trust == Trust::Older && earlier_key.is_none() =>
-            {
-                Ok(Heard::UpToDate)
+            Some(witness) if witness.generation > found && trust == Trust::Newest => {
+                Err(Error::RolledBack {
+                    path: self.path.clone(),
+                    found,
+                    newest: witness.generation,
+                })
             }
-            Some(witness) if witness.generation > found && trust == Trust::Older => {
-                Ok(Heard::Behind)
-            }
-            Some(witness) if witness.generation > found => Err(Error::RolledBack {
-                path: self.path.clone(),
-                found,
-                newest: witness.generation,
-            }),
-            Some(witness) if witness.generation == found && earlier_key.is_none() => {
+            Some(witness) if witness.generation >= found && earlier_key.is_none() => {
                 Ok(Heard::UpToDate)
             }
             Some(_) => Ok(Heard::Behind),
