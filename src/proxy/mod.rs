@@ -6,6 +6,7 @@ mod ceiling;
 pub mod control;
 mod error;
 mod forward;
+mod peer;
 pub mod query;
 mod read;
 mod registry;
@@ -13,13 +14,14 @@ mod respond;
 pub mod route;
 pub mod rules;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response, header};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
 pub use error::{Code, Error};
+pub use peer::Peer;
 
 use self::{
     call::{Caller, Stop},
@@ -103,7 +105,7 @@ impl Proxy {
     pub async fn handle(
         self: &Arc<Self>,
         mut request: Request<Incoming>,
-        client: SocketAddr,
+        peer: &Peer,
     ) -> Response<Body> {
         for (name, value) in request.headers_mut() {
             value.set_sensitive(name == keys::KEY_HEADER || name == header::AUTHORIZATION);
@@ -111,7 +113,7 @@ impl Proxy {
         let asked = Asked::of(&request);
         // Names and methods only: headers and query strings may hold secrets.
         let what = format!("{} {}", request.method(), request.uri().path());
-        tracing::debug!(%what, %client, "request");
+        tracing::debug!(%what, client = %peer.address, "request");
         match self.answer(request, &asked).await {
             Ok(response) => response,
             Err(stop) => {
