@@ -7,6 +7,7 @@ pub mod control;
 mod error;
 mod exchange;
 mod forward;
+mod peer;
 pub mod query;
 mod read;
 mod registry;
@@ -14,13 +15,14 @@ mod respond;
 pub mod route;
 pub mod rules;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response, header};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
 pub use error::{Code, Error};
+pub use peer::Peer;
 
 use self::{
     call::{Caller, Stop},
@@ -110,12 +112,12 @@ impl Proxy {
     pub async fn handle(
         self: &Arc<Self>,
         mut request: Request<Incoming>,
-        client: SocketAddr,
+        peer: &Peer,
     ) -> Response<Body> {
         for (name, value) in request.headers_mut() {
             value.set_sensitive(name == keys::KEY_HEADER || name == header::AUTHORIZATION);
         }
-        let exchange = Exchange::begin(&request, client, Arc::clone(&self.metrics));
+        let exchange = Exchange::begin(&request, peer.clone(), Arc::clone(&self.metrics));
         let asked = Asked::of(&request, &exchange);
         let response = match self.answer(request, &asked).await {
             Ok(response) => response,
