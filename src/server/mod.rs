@@ -25,6 +25,7 @@ use crate::{proxy::Proxy, upstream::Body};
 
 mod config;
 mod connection;
+mod linger;
 #[cfg(test)]
 mod tests;
 mod tls;
