@@ -155,6 +155,7 @@ impl Proxy {
                 self.forward(proof.into(), basin.as_ref(), request).await
             }
             Route::Control(call) => {
+                call.check(request.headers())?;
                 let control = whole(request).await?;
                 let this = Arc::clone(self);
                 let turn =

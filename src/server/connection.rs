@@ -24,7 +24,12 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
-use super::{Handler, Peer, config::Limits, tls};
+use super::{
+    Handler, Peer,
+    config::Limits,
+    linger::{LastBody, Lingering},
+    tls,
+};
 
 /// Requests at once on one HTTP/2 connection: what s2-lite offers; S2's clients use at most 100.
 const MAX_STREAMS: u32 = 200;
@@ -86,20 +91,22 @@ impl<H: Handler> Shared<H> {
         if let Err(error) = tcp.set_nodelay(true) {
             debug!(peer = %peer.address, %error, "cannot turn on TCP_NODELAY");
         }
+        let tcp = Lingering::new(tcp);
+        let body = tcp.body();
         let Some(tls) = &self.tls else {
-            return self.serve_http(tcp, peer, drain).await;
+            return self.serve_http(tcp, body, peer, drain).await;
         };
         match timeout(self.limits.handshake_timeout, tls.accept(tcp)).await {
             Ok(Ok(io)) => {
                 peer.subject = tls::subject(io.get_ref().1);
-                self.serve_http(io, peer, drain).await;
+                self.serve_http(io, body, peer, drain).await;
             }
             Ok(Err(error)) => debug!(peer = %peer.address, %error, "TLS handshake failed"),
             Err(_) => debug!(peer = %peer.address, "TLS handshake took too long"),
         }
     }
 
-    async fn serve_http<I>(&self, io: I, peer: Peer, drain: Watcher)
+    async fn serve_http<I>(&self, io: I, body: LastBody, peer: Peer, drain: Watcher)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -109,6 +116,7 @@ impl<H: Handler> Shared<H> {
             let (handler, requested) = (Arc::clone(&self.handler), Arc::clone(&requested));
             service_fn(move |request| {
                 requested.store(true, Ordering::Relaxed);
+                body.note(&request);
                 let response = Arc::clone(&handler).handle(request, peer.clone());
                 async move { Ok::<_, Infallible>(response.await) }
             })

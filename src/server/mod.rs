@@ -26,6 +26,7 @@ use crate::{proxy::Proxy, upstream::Body};
 
 mod config;
 mod connection;
+mod linger;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -9,7 +9,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{Notify, oneshot},
     task::JoinHandle,
 };
@@ -193,7 +193,6 @@ async fn stalled_handshake_is_cut() {
 
 #[tokio::test]
 async fn connection_without_a_request_is_cut() {
-    use tokio::io::AsyncWriteExt;
     let limits = Limits {
         header_timeout: Duration::from_millis(50),
         ..Limits::default()
@@ -223,6 +222,32 @@ async fn connections_over_the_limit_wait() {
     within(server.handler.arrived.notified()).await;
     server.handler.release.notify_one();
     within(second).await.unwrap().unwrap();
+}
+
+/// Sends a request whose body is only sent once its answer has come, as it may before the body is read.
+async fn is_answered_early(mut io: impl AsyncRead + AsyncWrite + Unpin) {
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n",
+        1 << 20
+    );
+    io.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    io.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.ends_with(b"HTTP/1.1"), "{}", answer.escape_ascii());
+    // The client's half is still open: nothing it sends is met by a reset.
+    for _ in 0..16 {
+        io.write_all(&[b' '; 1 << 16]).await.unwrap();
+        io.flush().await.unwrap();
+    }
+    io.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_before_the_body_is_read_is_not_lost() {
+    let server = Running::start(plaintext(), &Limits::default());
+    within(is_answered_early(server.tcp().await)).await;
+    let server = Running::start(self_signed(), &Limits::default());
+    within(is_answered_early(server.tls(b"http/1.1").await)).await;
 }
 
 #[tokio::test]

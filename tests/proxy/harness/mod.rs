@@ -40,7 +40,7 @@ pub use raw::{
 };
 pub use tap::{Tap, Way, contains};
 pub use traces::leaks;
-pub use twin::{Twin, delete, purged, shape};
+pub use twin::{Twin, delete, nudge, purged, shape};
 
 /// A basin name for tests.
 pub const BASIN: &str = "test-basin";
