@@ -21,10 +21,9 @@ use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
-use super::{Handler, Peer, config::Limits, tls};
+use super::{Handler, LiveTls, Peer, config::Limits, tls};
 
 /// Requests at once on one HTTP/2 connection: what s2-lite offers; S2's clients use at most 100.
 const MAX_STREAMS: u32 = 200;
@@ -47,7 +46,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// What all connections of a listener share.
 pub(super) struct Shared<H> {
     pub(super) handler: Arc<H>,
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: LiveTls,
     pub(super) limits: Limits,
     pub(super) http: auto::Builder<TokioExecutor>,
 }
@@ -86,7 +85,7 @@ impl<H: Handler> Shared<H> {
         if let Err(error) = tcp.set_nodelay(true) {
             debug!(peer = %peer.address, %error, "cannot turn on TCP_NODELAY");
         }
-        let Some(tls) = &self.tls else {
+        let Some(tls) = self.tls.acceptor() else {
             return self.serve_http(tcp, peer, drain).await;
         };
         match timeout(self.limits.handshake_timeout, tls.accept(tcp)).await {

@@ -128,6 +128,23 @@ impl Stack {
         self.go().await.unwrap();
     }
 
+    /// Puts changes of the configuration in force while the proxy runs; says what waits for the next start,
+    /// or why nothing was changed.
+    pub fn reload(&mut self, change: impl FnOnce(&mut Config)) -> Result<Vec<String>, String> {
+        let mut wanted = self.config.clone();
+        change(&mut wanted);
+        let running = self.running.as_ref().unwrap();
+        let applied = running.reloader().apply(&wanted);
+        let waiting = applied.map_err(|failure| failure.to_string())?;
+        self.config = wanted;
+        Ok(waiting)
+    }
+
+    /// What became of the reloads.
+    pub fn reloads(&self) -> &server::Reloads {
+        self.running.as_ref().unwrap().reloader().reloads()
+    }
+
     /// Stops the proxy.
     pub async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
