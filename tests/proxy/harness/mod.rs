@@ -1,5 +1,6 @@
 //! A whole deployment in one process: client, TLS, streamseal, recording tap, plain `s2-lite`.
 
+mod authority;
 mod client;
 mod delivered;
 mod encoding;
@@ -24,6 +25,7 @@ use streamseal::{
     server, store, upstream,
 };
 
+pub use authority::{Authority, Issued, meet, presenting, roots};
 pub use client::{Answer, AnyBody, Ask, Client};
 pub use delivered::{Delivered, End, batch, delivered};
 pub use encoding::{Encoding, Packed, ack, append, input, json_input, metered, read, record};
