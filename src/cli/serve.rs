@@ -1,6 +1,6 @@
 //! `streamseal serve`: puts the parts together and runs them until a signal.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, header};
 use tokio::{
@@ -9,7 +9,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Failure, print};
+use super::{
+    Failure, print,
+    reload::{self, Live, Reloader},
+};
 use crate::{
     config::Config,
     proxy::{Parts, Proxy, rules::Rules},
@@ -25,25 +28,32 @@ pub struct Running {
     metrics: Arc<Metrics>,
     address: SocketAddr,
     certificate: Option<String>,
+    reloader: Arc<Reloader>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
 }
 
-/// Runs the proxy until SIGTERM or SIGINT, then lets requests finish.
+/// Runs the proxy until SIGTERM or SIGINT, then lets requests finish. On SIGHUP, and when the file at `path`
+/// or one that it names changes, it loads the configuration anew.
 ///
 /// # Errors
 /// When it cannot start.
-pub(super) async fn run(config: Config) -> Result<(), Failure> {
+pub(super) async fn run(config: Config, path: &Path) -> Result<(), Failure> {
     let effective = config.to_toml()?;
     tracing::info!("effective configuration:\n{effective}");
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Before anybody can know of the process: without it, the signal ends it.
+    let hangup = signal(SignalKind::hangup())?;
     let running = start(&config).await?;
+    let reloader = Arc::clone(running.reloader());
+    let reloading = tokio::spawn(reload::whenever(reloader, path.to_owned(), hangup));
     print(&format!("listening on {}\n", running.url(&config)))?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    reloading.abort();
     tracing::info!("stopping: no new connections, running requests may finish");
     running.stop().await;
     Ok(())
@@ -65,34 +75,35 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         store::Kind::Embedded => Embedded::open(&config.store),
     };
     let store = store.map_err(|error| Failure::Other(error.to_string()))?;
-    if rules.has_file_keys() && !server.local_addr().ip().is_loopback() {
-        match config.listen.authenticate {
-            Authenticate::Upstream => {
-                tokio::spawn(warn_of_open_upstream(upstream.clone()));
-            }
-            Authenticate::None => tracing::warn!("{OPEN}"),
-            Authenticate::Mtls | Authenticate::ApiKey => {}
-        }
+    if rules.has_file_keys() {
+        warn_if_open(config, server.local_addr(), &upstream);
     }
     let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
     let metrics = Arc::new(metrics);
-    let proxy = Proxy::new(Parts {
+    let proxy = Arc::new(Proxy::new(Parts {
         store: Arc::new(store),
         rules,
         unknown_streams: config.store.unknown_streams,
         key_check: config.keys.check,
-        upstream,
+        upstream: upstream.clone(),
         basin_domain: config.listen.basin_domain.clone(),
         metrics: Arc::clone(&metrics),
         fit: Fit {
             oversize_batches: config.limits.oversize_batches,
             compression: config.limits.compression,
         },
-    });
+    }));
     let (stop, stopped) = oneshot::channel::<()>();
     let address = server.local_addr();
-    let certificate = server.certificate_pem().map(str::to_owned);
-    let server = tokio::spawn(server.serve(Arc::new(proxy), async {
+    let certificate = server.tls().self_signed_pem();
+    let live = Live {
+        address,
+        tls: server.tls().clone(),
+        upstream,
+        proxy: Arc::clone(&proxy),
+    };
+    let reloader = Arc::new(Reloader::new(config, live));
+    let server = tokio::spawn(server.serve(proxy, async {
         // Dropping the sender without a word is no reason to stop.
         if stopped.await.is_err() {
             std::future::pending::<()>().await;
@@ -102,6 +113,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         metrics,
         address,
         certificate,
+        reloader,
         stop,
         server,
     })
@@ -121,6 +133,11 @@ impl Running {
     /// The self-signed certificate in PEM, if it made one.
     pub fn certificate_pem(&self) -> Option<&str> {
         self.certificate.as_deref()
+    }
+
+    /// What puts another configuration in force while it runs.
+    pub fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
     }
 
     /// Accepts no more connections, lets requests finish within the drain timeout, and returns when
@@ -147,6 +164,20 @@ impl Running {
 /// asks who comes.
 const OPEN: &str = "keys come from files, nothing checks access tokens, and the listener is not on loopback: \
                     whoever reaches the listener can read those streams";
+
+/// To be called when keys come from files: says so in the log if nobody asks who comes.
+pub(super) fn warn_if_open(config: &Config, address: SocketAddr, upstream: &Upstream) {
+    if address.ip().is_loopback() {
+        return;
+    }
+    match config.listen.authenticate {
+        Authenticate::Upstream => {
+            tokio::spawn(warn_of_open_upstream(upstream.clone()));
+        }
+        Authenticate::None => tracing::warn!("{OPEN}"),
+        Authenticate::Mtls | Authenticate::ApiKey => {}
+    }
+}
 
 /// With keys from files the upstream alone decides who may read. One that takes any token lets
 /// everybody read who reaches the listener.

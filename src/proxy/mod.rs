@@ -59,7 +59,6 @@ pub struct Proxy {
     registry: Arc<Registry>,
     ceiling: Ceiling,
     control_calls: Arc<Semaphore>,
-    rules: Arc<Rules>,
     key_check: keys::Check,
     upstream: Upstream,
     basin_domain: String,
@@ -90,22 +89,26 @@ pub struct Parts {
 impl Proxy {
     /// A proxy of these parts.
     pub fn new(parts: Parts) -> Self {
-        let rules = Arc::new(parts.rules);
         Self {
             registry: Arc::new(Registry::new(
                 parts.store,
-                Arc::clone(&rules),
+                parts.rules,
                 parts.unknown_streams,
             )),
             ceiling: Ceiling::new(),
             control_calls: Arc::new(Semaphore::new(MAX_CONTROL_CALLS)),
-            rules,
             key_check: parts.key_check,
             upstream: parts.upstream,
             basin_domain: parts.basin_domain,
             fit: parts.fit,
             metrics: parts.metrics,
         }
+    }
+
+    /// Puts other rules in force, with the keys they name. Requests that are running go on by those they
+    /// began with.
+    pub fn replace_rules(&self, rules: Rules) {
+        self.registry.replace_rules(rules);
     }
 
     /// Answers one request, whatever it is.
@@ -212,9 +215,8 @@ impl Proxy {
         exchange: &Exchange,
     ) -> Result<StreamCipher, Error> {
         let has_header = headers.contains_key(keys::KEY_HEADER);
-        let rule = self.rules.stream(&stream.path);
         let id = stream.path.id();
-        let cipher = match rule.and_then(|rule| rule.key(has_header)) {
+        let cipher = match stream.file_key(has_header) {
             Some(key) => StreamCipher::new(stream.cipher, key, id),
             None => {
                 let key = keys::from_header(headers, stream.cipher)?;

@@ -21,11 +21,10 @@ use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use super::{
-    Handler, Peer,
+    Handler, LiveTls, Peer,
     config::Limits,
     linger::{LastBody, Lingering},
     tls,
@@ -52,7 +51,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// What all connections of a listener share.
 pub(super) struct Shared<H> {
     pub(super) handler: Arc<H>,
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: LiveTls,
     pub(super) limits: Limits,
     pub(super) http: auto::Builder<TokioExecutor>,
 }
@@ -93,7 +92,7 @@ impl<H: Handler> Shared<H> {
         }
         let tcp = Lingering::new(tcp);
         let body = tcp.body();
-        let Some(tls) = &self.tls else {
+        let Some(tls) = self.tls.acceptor() else {
             return self.serve_http(tcp, body, peer, drain).await;
         };
         match timeout(self.limits.handshake_timeout, tls.accept(tcp)).await {

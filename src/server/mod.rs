@@ -19,14 +19,20 @@ use tokio::{
 };
 use tracing::warn;
 
-pub use self::config::{Authenticate, Config, Limits, TlsConfig};
-use self::{connection::Shared, tls::Tls};
+use self::connection::Shared;
+pub use self::{
+    config::{Authenticate, Config, Limits, TlsConfig},
+    live::{LiveTls, Renewed},
+    reloads::{Outcome, Reload, Reloads},
+};
 pub use crate::proxy::Peer;
 use crate::{proxy::Proxy, upstream::Body};
 
 mod config;
 mod connection;
 mod linger;
+mod live;
+mod reloads;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -70,7 +76,7 @@ pub enum Error {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    tls: Option<Tls>,
+    tls: LiveTls,
     limits: Limits,
 }
 
@@ -81,7 +87,7 @@ impl Server {
     ///
     /// Every mistake in the section, every file that cannot be used, or why the address cannot be bound.
     pub fn bind(config: &Config, limits: &Limits) -> Result<Self, Error> {
-        let tls = load_tls(config).map_err(Error::Config)?;
+        let tls = live::load(config, None).map_err(Error::Config)?;
         let (listener, address) = listen(config.address).map_err(|source| Error::Bind {
             address: config.address,
             source,
@@ -89,7 +95,7 @@ impl Server {
         Ok(Self {
             listener,
             address,
-            tls,
+            tls: LiveTls::new(tls),
             limits: limits.clone(),
         })
     }
@@ -99,9 +105,9 @@ impl Server {
         self.address
     }
 
-    /// The certificate in PEM if it was made at this start, for clients to trust.
-    pub fn certificate_pem(&self) -> Option<&str> {
-        self.tls.as_ref()?.self_signed_pem.as_deref()
+    /// Its certificates, which can be replaced while it serves.
+    pub fn tls(&self) -> &LiveTls {
+        &self.tls
     }
 
     /// Serves until `shutdown` resolves, then stops accepting, lets running requests end for at most
@@ -112,7 +118,7 @@ impl Server {
         let drain_timeout = self.limits.drain_timeout;
         let shared = Arc::new(Shared {
             handler,
-            tls: self.tls.map(|tls| tls.acceptor),
+            tls: self.tls,
             http: connection::http(&self.limits),
             limits: self.limits,
         });
@@ -143,16 +149,7 @@ impl Server {
 
 /// Everything that is wrong with the `[listen]` section and the files it names, each with its key.
 pub fn problems(config: &Config) -> Vec<String> {
-    load_tls(config).err().unwrap_or_default()
-}
-
-fn load_tls(config: &Config) -> Result<Option<Tls>, Vec<String>> {
-    let problems = config.problems();
-    if problems.is_empty() {
-        Tls::load(config)
-    } else {
-        Err(problems)
-    }
+    live::load(config, None).err().unwrap_or_default()
 }
 
 fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {

@@ -1,5 +1,6 @@
 //! A whole deployment in one process: client, TLS, streamseal, recording tap, plain `s2-lite`.
 
+mod authority;
 mod client;
 mod delivered;
 mod encoding;
@@ -24,6 +25,7 @@ use streamseal::{
     server, store, upstream,
 };
 
+pub use authority::{Authority, Issued, meet, presenting, roots};
 pub use client::{Answer, AnyBody, Ask, Client};
 pub use delivered::{Delivered, End, batch, delivered};
 pub use encoding::{Encoding, Packed, ack, append, input, json_input, metered, read, record};
@@ -126,6 +128,23 @@ impl Stack {
         self.stop().await;
         change(&mut self.config);
         self.go().await.unwrap();
+    }
+
+    /// Puts changes of the configuration in force while the proxy runs; says what waits for the next start,
+    /// or why nothing was changed.
+    pub fn reload(&mut self, change: impl FnOnce(&mut Config)) -> Result<Vec<String>, String> {
+        let mut wanted = self.config.clone();
+        change(&mut wanted);
+        let running = self.running.as_ref().unwrap();
+        let applied = running.reloader().apply(&wanted);
+        let waiting = applied.map_err(|failure| failure.to_string())?;
+        self.config = wanted;
+        Ok(waiting)
+    }
+
+    /// What became of the reloads.
+    pub fn reloads(&self) -> &server::Reloads {
+        self.running.as_ref().unwrap().reloader().reloads()
     }
 
     /// Stops the proxy.

@@ -86,6 +86,11 @@ impl Program {
         }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.running.as_ref().expect("it is killed").1
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.running.as_ref().expect("it is killed").0.id()
