@@ -38,6 +38,7 @@ pub mod upstream;
 pub mod wire;
 
 pub mod crypto;
+pub mod drain;
 pub mod file;
 pub mod stream;
 pub mod telemetry;

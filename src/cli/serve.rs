@@ -1,17 +1,17 @@
 //! `streamseal serve`: puts the parts together and runs them until a signal.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, header};
 use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
 };
 
 use super::{Failure, print};
 use crate::{
     config::Config,
+    drain::Drain,
     proxy::{Parts, Proxy, rules::Rules},
     server::{self, Authenticate, Server},
     store::{self, Embedded},
@@ -23,28 +23,51 @@ use crate::{
 pub struct Running {
     address: SocketAddr,
     certificate: Option<String>,
-    stop: oneshot::Sender<()>,
+    drain: Drain,
     server: JoinHandle<()>,
 }
 
-/// Runs the proxy until SIGTERM or SIGINT, then lets requests finish.
+/// Runs the proxy until SIGTERM or SIGINT, then lets requests finish. A second signal stops it at once.
 ///
 /// # Errors
-/// When it cannot start.
+/// When it cannot start, or was stopped at once.
 pub(super) async fn run(config: Config) -> Result<(), Failure> {
     let effective = config.to_toml()?;
     tracing::info!("effective configuration:\n{effective}");
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::new()?;
     let running = start(&config).await?;
     print(&format!("listening on {}\n", running.url(&config)))?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    signals.next().await;
     tracing::info!("stopping: no new connections, running requests may finish");
-    running.stop().await;
-    Ok(())
+    tokio::select! {
+        () = running.stop() => Ok(()),
+        () = signals.next() => Err(Failure::Other(
+            "stopped at once by a second signal; running requests were cut".to_owned(),
+        )),
+    }
+}
+
+/// The signals that ask for a stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Starts a proxy with this configuration, which must have passed [`Config::check`].
@@ -72,6 +95,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
             Authenticate::Mtls | Authenticate::ApiKey => {}
         }
     }
+    let drain = Drain::new();
     let proxy = Proxy::new(Parts {
         store: Arc::new(store),
         rules,
@@ -83,20 +107,15 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
             oversize_batches: config.limits.oversize_batches,
             compression: config.limits.compression,
         },
+        drain: drain.clone(),
     });
-    let (stop, stopped) = oneshot::channel::<()>();
     let address = server.local_addr();
     let certificate = server.certificate_pem().map(str::to_owned);
-    let server = tokio::spawn(server.serve(Arc::new(proxy), async {
-        // Dropping the sender without a word is no reason to stop.
-        if stopped.await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }));
+    let server = tokio::spawn(server.serve(Arc::new(proxy), drain.clone()));
     Ok(Running {
         address,
         certificate,
-        stop,
+        drain,
         server,
     })
 }
@@ -112,12 +131,16 @@ impl Running {
         self.certificate.as_deref()
     }
 
+    /// How far its stop has come. Does not keep it running.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
     /// Accepts no more connections, lets requests finish within the drain timeout, and returns when
     /// all is closed.
     pub async fn stop(self) {
-        if self.stop.send(()).is_ok()
-            && let Err(error) = self.server.await
-        {
+        self.drain.begin();
+        if let Err(error) = self.server.await {
             tracing::error!(%error, "the listener did not end well");
         }
     }

@@ -60,6 +60,12 @@ pub enum Error {
     /// Too much is going on.
     #[error("too many requests at once; try again")]
     Busy,
+    /// The proxy stops, and nothing of the request took effect.
+    #[error("the proxy is stopping; try again")]
+    Draining,
+    /// The proxy stops before the upstream answered; the request may have taken effect.
+    #[error("the proxy stopped before the upstream answered; the request may have taken effect")]
+    Stopped,
     /// The client did not send its request in time.
     #[error("request body did not arrive in time")]
     SlowClient,
@@ -150,6 +156,8 @@ pub enum Code {
     RateLimited,
     /// The request did not arrive in time.
     RequestTimeout,
+    /// Retryable, nothing happened.
+    ServerDraining,
     /// May have taken effect.
     UpstreamTimeout,
     /// May have taken effect.
@@ -172,6 +180,7 @@ impl Code {
             Self::HotServer => StatusCode::BAD_GATEWAY,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::ServerDraining => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Other => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -208,12 +217,13 @@ impl Error {
             Self::Store(_) | Self::Unreachable(_) | Self::Unprepared(_) => Code::HotServer,
             Self::Busy => Code::RateLimited,
             Self::SlowClient => Code::RequestTimeout,
+            Self::Draining => Code::ServerDraining,
             Self::Lost(_)
             | Self::Broken
             | Self::PartlyAppended(_)
             | Self::Unrecorded(_)
             | Self::Garbage(_) => Code::Other,
-            Self::Timeout => Code::UpstreamTimeout,
+            Self::Timeout | Self::Stopped => Code::UpstreamTimeout,
             Self::UnknownStream(_) | Self::Declared(_) => Code::PermissionDenied,
         }
     }
@@ -260,7 +270,8 @@ impl Error {
             | Code::DecryptionFailed
             | Code::Invalid
             | Code::PermissionDenied
-            | Code::RequestTimeout => tracing::info!(what, ?code, "{text}"),
+            | Code::RequestTimeout
+            | Code::ServerDraining => tracing::info!(what, ?code, "{text}"),
         }
     }
 }

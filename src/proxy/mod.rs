@@ -33,6 +33,7 @@ use self::{
 use crate::{
     body,
     crypto::{KeyCheck, StreamCipher},
+    drain::Drain,
     keys,
     store::{Store, UnknownStreams},
     stream::StreamPath,
@@ -59,6 +60,7 @@ pub struct Proxy {
     upstream: Upstream,
     basin_domain: String,
     fit: Fit,
+    drain: Drain,
 }
 
 /// What a proxy is made of.
@@ -77,6 +79,8 @@ pub struct Parts {
     pub basin_domain: String,
     /// How batches are made to fit upstream.
     pub fit: Fit,
+    /// How far the process has come in stopping.
+    pub drain: Drain,
 }
 
 impl Proxy {
@@ -96,6 +100,7 @@ impl Proxy {
             upstream: parts.upstream,
             basin_domain: parts.basin_domain,
             fit: parts.fit,
+            drain: parts.drain,
         }
     }
 
@@ -112,7 +117,9 @@ impl Proxy {
         // Names and methods only: headers and query strings may hold secrets.
         let what = format!("{} {}", request.method(), request.uri().path());
         tracing::debug!(%what, %client, "request");
-        match self.answer(request, &asked).await {
+        let stopped = Self::stopped(&request);
+        let answered = self.drain.before_over(self.answer(request, &asked)).await;
+        match answered.unwrap_or_else(|| Err(stopped.into())) {
             Ok(response) => response,
             Err(stop) => {
                 if let Stop::Error(error) = &stop {
@@ -120,6 +127,15 @@ impl Proxy {
                 }
                 asked.stopped(stop)
             }
+        }
+    }
+
+    /// What becomes of a request that has no answer when the drain is over: one that only reads had no
+    /// effect, and any other may have had one. Where it is known that nothing was sent, that is said before.
+    fn stopped(request: &Request<Incoming>) -> Error {
+        match request.method().is_safe() {
+            true => Error::Draining,
+            false => Error::Stopped,
         }
     }
 
@@ -148,11 +164,12 @@ impl Proxy {
                 self.forward(proof.into(), basin.as_ref(), request).await
             }
             Route::Control(call) => {
-                let control = whole(request).await?;
+                let control = self.whole(request).await?;
                 let this = Arc::clone(self);
                 let turn =
                     tokio::time::timeout(CONTROL_TURN, this.control_calls.clone().acquire_owned());
-                let turn = turn.await.map_err(|_| Error::Busy)?;
+                let turn = self.drain.before_over(turn).await.ok_or(Error::Draining)?;
+                let turn = turn.map_err(|_| Error::Busy)?;
                 // Not cut short when the client leaves: upstream and config store go together.
                 let run = async move {
                     let _turn = turn;
@@ -169,6 +186,20 @@ impl Proxy {
             ))),
             Route::NotFound => Ok(asked.whole(respond::not_found())),
         }
+    }
+
+    /// A control request with its body in memory.
+    async fn whole(&self, request: Request<Incoming>) -> Result<Control, Stop> {
+        let (parts, body) = request.into_parts();
+        let body = body::collect(&parts.headers, body, &self.drain)
+            .await
+            .map_err(|error| control::collect_error(error, Error::BadJson))?;
+        Ok(Control {
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            body,
+        })
     }
 
     /// How to treat a stream's records. What the store alone cannot tell is settled upstream, which
@@ -243,18 +274,4 @@ impl Pin {
             error.log("key check not recorded");
         }
     }
-}
-
-/// A control request with its body in memory.
-async fn whole(request: Request<Incoming>) -> Result<Control, Stop> {
-    let (parts, body) = request.into_parts();
-    let body = body::collect(&parts.headers, body)
-        .await
-        .map_err(|error| control::collect_error(error, Error::BadJson))?;
-    Ok(Control {
-        method: parts.method,
-        uri: parts.uri,
-        headers: parts.headers,
-        body,
-    })
 }

@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use super::{Handler, Peer, config::Limits};
+use crate::drain::Drain;
 
 /// Requests at once on one HTTP/2 connection: what s2-lite offers; S2's clients use at most 100.
 const MAX_STREAMS: u32 = 200;
@@ -49,6 +50,7 @@ pub(super) struct Shared<H> {
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) limits: Limits,
     pub(super) http: auto::Builder<TokioExecutor>,
+    pub(super) drain: Drain,
 }
 
 /// The HTTP settings of every connection.
@@ -71,22 +73,28 @@ pub(super) fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
 }
 
 impl<H: Handler> Shared<H> {
-    /// Serves one connection until it ends. `drain` tells it to finish what is running and close.
-    pub(super) async fn serve(self: Arc<Self>, tcp: TcpStream, peer: Peer, drain: Watcher) {
+    /// Serves one connection until it ends. `graceful` tells it to finish what is running and close.
+    pub(super) async fn serve(self: Arc<Self>, tcp: TcpStream, peer: Peer, graceful: Watcher) {
         if let Err(error) = tcp.set_nodelay(true) {
             debug!(peer = %peer.address, %error, "cannot turn on TCP_NODELAY");
         }
         let Some(tls) = &self.tls else {
-            return self.serve_http(tcp, peer, drain).await;
+            return self.serve_http(tcp, peer, graceful).await;
         };
-        match timeout(self.limits.handshake_timeout, tls.accept(tcp)).await {
-            Ok(Ok(io)) => self.serve_http(io, peer, drain).await,
+        let handshake = timeout(self.limits.handshake_timeout, tls.accept(tcp));
+        let handshake = tokio::select! {
+            handshake = handshake => handshake,
+            // Nothing was asked yet.
+            () = self.drain.begun() => return,
+        };
+        match handshake {
+            Ok(Ok(io)) => self.serve_http(io, peer, graceful).await,
             Ok(Err(error)) => debug!(peer = %peer.address, %error, "TLS handshake failed"),
             Err(_) => debug!(peer = %peer.address, "TLS handshake took too long"),
         }
     }
 
-    async fn serve_http<I>(&self, io: I, peer: Peer, drain: Watcher)
+    async fn serve_http<I>(&self, io: I, peer: Peer, graceful: Watcher)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -100,7 +108,7 @@ impl<H: Handler> Shared<H> {
             })
         };
         let connection = self.http.serve_connection(TokioIo::new(io), service);
-        let mut connection = pin!(drain.watch(connection.into_owned()));
+        let mut connection = pin!(graceful.watch(connection.into_owned()));
         // hyper times HTTP/1.1 request heads, but neither the wait for a connection's first bytes nor
         // an HTTP/2 connection that never asks for anything.
         let ended = tokio::select! {
