@@ -37,6 +37,7 @@ pub mod upstream;
 
 pub mod wire;
 
+pub mod certificate;
 pub mod crypto;
 pub mod drain;
 pub mod file;

@@ -15,12 +15,14 @@ use crate::{
     proxy::{Parts, Proxy, rules::Rules},
     server::{self, Authenticate, Server},
     store::{self, Embedded},
+    telemetry::metrics::Metrics,
     upstream::{self, Upstream},
     wire::record::Fit,
 };
 
 /// A running proxy. Dropping it without [`Running::stop`] leaves it running.
 pub struct Running {
+    metrics: Arc<Metrics>,
     address: SocketAddr,
     certificate: Option<String>,
     drain: Drain,
@@ -96,6 +98,8 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         }
     }
     let drain = Drain::new();
+    let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
+    let metrics = Arc::new(metrics);
     let proxy = Proxy::new(Parts {
         store: Arc::new(store),
         rules,
@@ -103,6 +107,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         key_check: config.keys.check,
         upstream,
         basin_domain: config.listen.basin_domain.clone(),
+        metrics: Arc::clone(&metrics),
         fit: Fit {
             oversize_batches: config.limits.oversize_batches,
             compression: config.limits.compression,
@@ -113,6 +118,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     let certificate = server.certificate_pem().map(str::to_owned);
     let server = tokio::spawn(server.serve(Arc::new(proxy), drain.clone()));
     Ok(Running {
+        metrics,
         address,
         certificate,
         drain,
@@ -124,6 +130,11 @@ impl Running {
     /// Where it accepts connections.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it counts and measures.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The self-signed certificate in PEM, if it made one.

@@ -5,7 +5,9 @@ mod call;
 mod ceiling;
 pub mod control;
 mod error;
+mod exchange;
 mod forward;
+mod peer;
 pub mod query;
 mod read;
 mod registry;
@@ -13,18 +15,20 @@ mod respond;
 pub mod route;
 pub mod rules;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response, header};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
 pub use error::{Code, Error};
+pub use peer::Peer;
 
 use self::{
     call::{Caller, Stop},
     ceiling::Ceiling,
     control::Control,
+    exchange::Exchange,
     registry::{Access, Lookup, Purpose, Registry, SealedStream},
     respond::Asked,
     route::Route,
@@ -37,6 +41,7 @@ use crate::{
     keys,
     store::{Store, UnknownStreams},
     stream::StreamPath,
+    telemetry::metrics::Metrics,
     upstream::{Body, Upstream},
     wire::{compression::RequestEncoding, record::Fit},
 };
@@ -61,6 +66,7 @@ pub struct Proxy {
     basin_domain: String,
     fit: Fit,
     drain: Drain,
+    metrics: Arc<Metrics>,
 }
 
 /// What a proxy is made of.
@@ -81,6 +87,8 @@ pub struct Parts {
     pub fit: Fit,
     /// How far the process has come in stopping.
     pub drain: Drain,
+    /// Where it counts what it does.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Proxy {
@@ -101,6 +109,7 @@ impl Proxy {
             basin_domain: parts.basin_domain,
             fit: parts.fit,
             drain: parts.drain,
+            metrics: parts.metrics,
         }
     }
 
@@ -108,26 +117,23 @@ impl Proxy {
     pub async fn handle(
         self: &Arc<Self>,
         mut request: Request<Incoming>,
-        client: SocketAddr,
+        peer: &Peer,
     ) -> Response<Body> {
         for (name, value) in request.headers_mut() {
             value.set_sensitive(name == keys::KEY_HEADER || name == header::AUTHORIZATION);
         }
-        let asked = Asked::of(&request);
-        // Names and methods only: headers and query strings may hold secrets.
-        let what = format!("{} {}", request.method(), request.uri().path());
-        tracing::debug!(%what, %client, "request");
+        let exchange = Exchange::begin(&request, peer.clone(), Arc::clone(&self.metrics));
+        let asked = Asked::of(&request, &exchange);
         let stopped = Self::stopped(&request);
         let answered = self.drain.before_over(self.answer(request, &asked)).await;
-        match answered.unwrap_or_else(|| Err(stopped.into())) {
+        let response = match answered.unwrap_or_else(|| Err(stopped.into())) {
             Ok(response) => response,
             Err(stop) => {
-                if let Stop::Error(error) = &stop {
-                    error.log(&what);
-                }
+                exchange.stopped(&stop);
                 asked.stopped(stop)
             }
-        }
+        };
+        exchange.answer(response)
     }
 
     /// What becomes of a request that has no answer when the drain is over: one that only reads had no
@@ -155,6 +161,7 @@ impl Proxy {
             return Err(control::unsupported_encoding());
         }
         let route = route?;
+        asked.exchange.routed(&route, request.headers());
         let caller = Caller::new(&self.upstream, request.headers());
         match route {
             Route::Append(path) => self.append(path, request, &caller, asked).await,
@@ -232,6 +239,7 @@ impl Proxy {
         &self,
         stream: &SealedStream,
         headers: &http::HeaderMap,
+        exchange: &Exchange,
     ) -> Result<StreamCipher, Error> {
         let has_header = headers.contains_key(keys::KEY_HEADER);
         let rule = self.rules.stream(&stream.path);
@@ -243,6 +251,7 @@ impl Proxy {
                 StreamCipher::new(stream.cipher, &key, id)
             }
         };
+        exchange.keyed(cipher.key_check());
         let known = stream.key_check();
         match (self.key_check, known) {
             (keys::Check::Enforce, Some(known)) if known != cipher.key_check() => {

@@ -1,7 +1,10 @@
 //! Reads: plain streams pass through; sealed ones are always read as an S2S session upstream, opened,
 //! cut to plain sizes, and written in the encoding that the client asked for.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -14,6 +17,7 @@ use super::{
     Error, Pin, Proxy,
     append::{format_of, session_or_refusal},
     call::{Caller, Stop, empty},
+    exchange::Exchange,
     query::ReadQuery,
     registry::{Access, Lookup, Purpose},
     respond::{self, Asked},
@@ -71,7 +75,7 @@ impl Proxy {
             Access::Sealed(stream) => stream,
             Access::Plain(proof) => return self.forward_read(proof, &path, head).await,
         };
-        let cipher = self.cipher(&stream, &head.headers)?;
+        let cipher = self.cipher(&stream, &head.headers, &asked.exchange)?;
         let response = self.open_session(&path, head, &query).await?;
         let response = session_or_refusal(response).await?;
         let delivery = Delivery {
@@ -80,6 +84,7 @@ impl Proxy {
             drain: self.drain.clone(),
             at_tail: None,
             is_advised: false,
+            exchange: Arc::clone(&asked.exchange),
         };
         match wanted {
             Wanted::Unary { media, format } => unary(delivery, query.wait(), media, format)
@@ -194,6 +199,7 @@ struct Delivery {
     at_tail: Option<Position>,
     /// Whether the client was told to go elsewhere.
     is_advised: bool,
+    exchange: Arc<Exchange>,
 }
 
 impl Delivery {
@@ -209,7 +215,7 @@ impl Delivery {
     /// repeats the tail.
     async fn step(&mut self, in_frames: bool) -> Result<Step, ReadError> {
         if self.drain.is_over() {
-            return Ok(Step::Failed(Error::Draining));
+            return Ok(self.cut());
         }
         let waits = (in_frames && !self.is_advised)
             .then_some(self.at_tail)
@@ -217,7 +223,7 @@ impl Delivery {
         let opened = tokio::select! {
             biased;
             opened = self.reader.next() => opened?,
-            () = self.drain.over() => return Ok(Step::Failed(Error::Draining)),
+            () = self.drain.over() => return Ok(self.cut()),
             () = self.drain.begun(), if waits.is_some() => {
                 self.is_advised = true;
                 return Ok(Step::Batch(ReadBatch { records: Vec::new(), tail: waits }, true));
@@ -232,9 +238,17 @@ impl Delivery {
                 self.is_advised |= self.drain.is_draining();
                 Step::Batch(batch, reconnect_advised || self.is_advised)
             }
-            Some(Opened::Terminal { status, body }) => Step::Terminal(status, body),
+            Some(Opened::Terminal { status, body }) => {
+                self.exchange.refused_with(status);
+                Step::Terminal(status, body)
+            }
             None => Step::End,
         })
+    }
+
+    fn cut(&self) -> Step {
+        self.exchange.failed(&Error::Draining);
+        Step::Failed(Error::Draining)
     }
 
     /// Notes where the client gets with this. The first data record that opens proves that the key is the
@@ -375,7 +389,6 @@ fn chunks(
             }
             Err(error @ (ReadError::Open(_) | ReadError::Decode(_))) => {
                 let error = Error::from(error);
-                error.log("read session");
                 Step::Failed(error)
             }
         };

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
@@ -23,7 +24,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
-use super::{Handler, Peer, config::Limits};
+use super::{Handler, Peer, config::Limits, tls};
 use crate::drain::Drain;
 
 /// Requests at once on one HTTP/2 connection: what s2-lite offers; S2's clients use at most 100.
@@ -74,7 +75,16 @@ pub(super) fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
 
 impl<H: Handler> Shared<H> {
     /// Serves one connection until it ends. `graceful` tells it to finish what is running and close.
-    pub(super) async fn serve(self: Arc<Self>, tcp: TcpStream, peer: Peer, graceful: Watcher) {
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        address: SocketAddr,
+        graceful: Watcher,
+    ) {
+        let mut peer = Peer {
+            address,
+            subject: None,
+        };
         if let Err(error) = tcp.set_nodelay(true) {
             debug!(peer = %peer.address, %error, "cannot turn on TCP_NODELAY");
         }
@@ -88,7 +98,10 @@ impl<H: Handler> Shared<H> {
             () = self.drain.begun() => return,
         };
         match handshake {
-            Ok(Ok(io)) => self.serve_http(io, peer, graceful).await,
+            Ok(Ok(io)) => {
+                peer.subject = tls::subject(io.get_ref().1);
+                self.serve_http(io, peer, graceful).await;
+            }
             Ok(Err(error)) => debug!(peer = %peer.address, %error, "TLS handshake failed"),
             Err(_) => debug!(peer = %peer.address, "TLS handshake took too long"),
         }
@@ -98,12 +111,13 @@ impl<H: Handler> Shared<H> {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let address = peer.address;
         let requested = Arc::new(AtomicBool::new(false));
         let service = {
             let (handler, requested) = (Arc::clone(&self.handler), Arc::clone(&requested));
             service_fn(move |request| {
                 requested.store(true, Ordering::Relaxed);
-                let response = Arc::clone(&handler).handle(request, peer);
+                let response = Arc::clone(&handler).handle(request, peer.clone());
                 async move { Ok::<_, Infallible>(response.await) }
             })
         };
@@ -115,14 +129,14 @@ impl<H: Handler> Shared<H> {
             ended = &mut connection => ended,
             () = sleep(self.limits.header_timeout) => {
                 if !requested.load(Ordering::Relaxed) {
-                    debug!(peer = %peer.address, "no request in time");
+                    debug!(peer = %address, "no request in time");
                     return;
                 }
                 connection.await
             }
         };
         if let Err(error) = ended {
-            debug!(peer = %peer.address, %error, "connection broke off");
+            debug!(peer = %address, %error, "connection broke off");
         }
     }
 }

@@ -21,6 +21,7 @@ use tracing::warn;
 
 pub use self::config::{Authenticate, Config, Limits, TlsConfig};
 use self::{connection::Shared, tls::Tls};
+pub use crate::proxy::Peer;
 use crate::{drain::Drain, proxy::Proxy, upstream::Body};
 
 mod config;
@@ -48,15 +49,8 @@ pub trait Handler: Send + Sync + 'static {
 
 impl Handler for Proxy {
     async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        Proxy::handle(&self, request, peer.address).await
+        Proxy::handle(&self, request, &peer).await
     }
-}
-
-/// Who sent a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    /// Address and port of the other end of the connection.
-    pub address: SocketAddr,
 }
 
 /// Why there is no listener.
@@ -137,7 +131,7 @@ impl Server {
                 accepted = accept(&self.listener, &free) => accepted,
             };
             while connections.try_join_next().is_some() {}
-            let serving = Arc::clone(&shared).serve(tcp, Peer { address }, graceful.watcher());
+            let serving = Arc::clone(&shared).serve(tcp, address, graceful.watcher());
             connections.spawn(async move {
                 serving.await;
                 drop(permit);

@@ -4,14 +4,17 @@ use std::{path::Path, sync::Arc};
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::{
-    RootCertStore, ServerConfig,
+    RootCertStore, ServerConfig, ServerConnection,
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
 
 use super::config::Config;
-use crate::file::{self, OptionalFile};
+use crate::{
+    certificate,
+    file::{self, OptionalFile},
+};
 
 /// The protocols offered, the preferred one first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -78,6 +81,12 @@ impl Tls {
             self_signed_pem: identity.pem,
         })
     }
+}
+
+/// Whose certificate the client presented; `None` when it was not asked for one.
+pub(super) fn subject(connection: &ServerConnection) -> Option<Arc<str>> {
+    let own = connection.peer_certificates()?.first()?;
+    certificate::subject(own)
 }
 
 fn identity(chain: &OptionalFile, key: &OptionalFile) -> Result<Identity, Vec<String>> {
