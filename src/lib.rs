@@ -39,6 +39,7 @@ pub mod wire;
 
 pub mod certificate;
 pub mod crypto;
+pub mod drain;
 pub mod file;
 pub mod stream;
 pub mod telemetry;

@@ -26,6 +26,8 @@ mod control_streams;
 mod crash;
 #[path = "proxy/differential/mod.rs"]
 mod differential;
+#[path = "proxy/drain.rs"]
+mod drain;
 #[path = "proxy/encodings.rs"]
 mod encodings;
 #[path = "proxy/flow.rs"]

@@ -1,11 +1,10 @@
 //! `streamseal serve`: puts the parts together and runs them until a signal.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, header};
 use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
 };
 
@@ -15,6 +14,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    drain::Drain,
     proxy::{Parts, Proxy, rules::Rules},
     server::{self, Authenticate, Server},
     store::{self, Embedded},
@@ -29,34 +29,57 @@ pub struct Running {
     address: SocketAddr,
     certificate: Option<String>,
     reloader: Arc<Reloader>,
-    stop: oneshot::Sender<()>,
+    drain: Drain,
     server: JoinHandle<()>,
 }
 
-/// Runs the proxy until SIGTERM or SIGINT, then lets requests finish. On SIGHUP, and when the file at `path`
-/// or one that it names changes, it loads the configuration anew.
+/// Runs the proxy until SIGTERM or SIGINT, then lets requests finish. A second signal stops it at once. On
+/// SIGHUP, and when the file at `path` or one that it names changes, it loads the configuration anew.
 ///
 /// # Errors
-/// When it cannot start.
+/// When it cannot start, or was stopped at once.
 pub(super) async fn run(config: Config, path: &Path) -> Result<(), Failure> {
     let effective = config.to_toml()?;
     tracing::info!("effective configuration:\n{effective}");
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::new()?;
     // Before anybody can know of the process: without it, the signal ends it.
     let hangup = signal(SignalKind::hangup())?;
     let running = start(&config).await?;
     let reloader = Arc::clone(running.reloader());
     let reloading = tokio::spawn(reload::whenever(reloader, path.to_owned(), hangup));
     print(&format!("listening on {}\n", running.url(&config)))?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    signals.next().await;
     reloading.abort();
     tracing::info!("stopping: no new connections, running requests may finish");
-    running.stop().await;
-    Ok(())
+    tokio::select! {
+        () = running.stop() => Ok(()),
+        () = signals.next() => Err(Failure::Other(
+            "stopped at once by a second signal; running requests were cut".to_owned(),
+        )),
+    }
+}
+
+/// The signals that ask for a stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Starts a proxy with this configuration, which must have passed [`Config::check`].
@@ -78,6 +101,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     if rules.has_file_keys() {
         warn_if_open(config, server.local_addr(), &upstream);
     }
+    let drain = Drain::new();
     let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
     let metrics = Arc::new(metrics);
     let proxy = Arc::new(Proxy::new(Parts {
@@ -92,8 +116,8 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
             oversize_batches: config.limits.oversize_batches,
             compression: config.limits.compression,
         },
+        drain: drain.clone(),
     }));
-    let (stop, stopped) = oneshot::channel::<()>();
     let address = server.local_addr();
     let certificate = server.tls().self_signed_pem();
     let live = Live {
@@ -103,18 +127,13 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         proxy: Arc::clone(&proxy),
     };
     let reloader = Arc::new(Reloader::new(config, live));
-    let server = tokio::spawn(server.serve(proxy, async {
-        // Dropping the sender without a word is no reason to stop.
-        if stopped.await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }));
+    let server = tokio::spawn(server.serve(proxy, drain.clone()));
     Ok(Running {
         metrics,
         address,
         certificate,
         reloader,
-        stop,
+        drain,
         server,
     })
 }
@@ -140,12 +159,16 @@ impl Running {
         &self.reloader
     }
 
+    /// How far its stop has come. Does not keep it running.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
     /// Accepts no more connections, lets requests finish within the drain timeout, and returns when
     /// all is closed.
     pub async fn stop(self) {
-        if self.stop.send(()).is_ok()
-            && let Err(error) = self.server.await
-        {
+        self.drain.begin();
+        if let Err(error) = self.server.await {
             tracing::error!(%error, "the listener did not end well");
         }
     }

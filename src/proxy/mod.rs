@@ -37,6 +37,7 @@ use self::{
 use crate::{
     body,
     crypto::{KeyCheck, StreamCipher},
+    drain::Drain,
     keys,
     store::{Store, UnknownStreams},
     stream::StreamPath,
@@ -63,6 +64,7 @@ pub struct Proxy {
     upstream: Upstream,
     basin_domain: String,
     fit: Fit,
+    drain: Drain,
     metrics: Arc<Metrics>,
 }
 
@@ -82,6 +84,8 @@ pub struct Parts {
     pub basin_domain: String,
     /// How batches are made to fit upstream.
     pub fit: Fit,
+    /// How far the process has come in stopping.
+    pub drain: Drain,
     /// Where it counts what it does.
     pub metrics: Arc<Metrics>,
 }
@@ -101,6 +105,7 @@ impl Proxy {
             upstream: parts.upstream,
             basin_domain: parts.basin_domain,
             fit: parts.fit,
+            drain: parts.drain,
             metrics: parts.metrics,
         }
     }
@@ -122,7 +127,9 @@ impl Proxy {
         }
         let exchange = Exchange::begin(&request, peer.clone(), Arc::clone(&self.metrics));
         let asked = Asked::of(&request, &exchange);
-        let response = match self.answer(request, &asked).await {
+        let stopped = Self::stopped(&request);
+        let answered = self.drain.before_over(self.answer(request, &asked)).await;
+        let response = match answered.unwrap_or_else(|| Err(stopped.into())) {
             Ok(response) => response,
             Err(stop) => {
                 exchange.stopped(&stop);
@@ -130,6 +137,15 @@ impl Proxy {
             }
         };
         exchange.answer(response)
+    }
+
+    /// What becomes of a request that has no answer when the drain is over: one that only reads had no
+    /// effect, and any other may have had one. Where it is known that nothing was sent, that is said before.
+    fn stopped(request: &Request<Incoming>) -> Error {
+        match request.method().is_safe() {
+            true => Error::Draining,
+            false => Error::Stopped,
+        }
     }
 
     async fn answer(
@@ -159,11 +175,12 @@ impl Proxy {
             }
             Route::Control(call) => {
                 call.check(request.headers())?;
-                let control = whole(request).await?;
+                let control = self.whole(request).await?;
                 let this = Arc::clone(self);
                 let turn =
                     tokio::time::timeout(CONTROL_TURN, this.control_calls.clone().acquire_owned());
-                let turn = turn.await.map_err(|_| Error::Busy)?;
+                let turn = self.drain.before_over(turn).await.ok_or(Error::Draining)?;
+                let turn = turn.map_err(|_| Error::Busy)?;
                 // Not cut short when the client leaves: upstream and config store go together.
                 let run = async move {
                     let _turn = turn;
@@ -180,6 +197,20 @@ impl Proxy {
             ))),
             Route::NotFound => Ok(asked.whole(respond::not_found())),
         }
+    }
+
+    /// A control request with its body in memory.
+    async fn whole(&self, request: Request<Incoming>) -> Result<Control, Stop> {
+        let (parts, body) = request.into_parts();
+        let body = body::collect(&parts.headers, body, &self.drain)
+            .await
+            .map_err(|error| control::collect_error(error, Error::BadJson))?;
+        Ok(Control {
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            body,
+        })
     }
 
     /// How to treat a stream's records. What the store alone cannot tell is settled upstream, which
@@ -255,18 +286,4 @@ impl Pin {
             error.log("key check not recorded");
         }
     }
-}
-
-/// A control request with its body in memory.
-async fn whole(request: Request<Incoming>) -> Result<Control, Stop> {
-    let (parts, body) = request.into_parts();
-    let body = body::collect(&parts.headers, body)
-        .await
-        .map_err(|error| control::collect_error(error, Error::BadJson))?;
-    Ok(Control {
-        method: parts.method,
-        uri: parts.uri,
-        headers: parts.headers,
-        body,
-    })
 }

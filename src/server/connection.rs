@@ -29,6 +29,7 @@ use super::{
     linger::{LastBody, Lingering},
     tls,
 };
+use crate::drain::Drain;
 
 /// Requests at once on one HTTP/2 connection: what s2-lite offers; S2's clients use at most 100.
 const MAX_STREAMS: u32 = 200;
@@ -54,6 +55,7 @@ pub(super) struct Shared<H> {
     pub(super) tls: LiveTls,
     pub(super) limits: Limits,
     pub(super) http: auto::Builder<TokioExecutor>,
+    pub(super) drain: Drain,
 }
 
 /// The HTTP settings of every connection.
@@ -76,12 +78,12 @@ pub(super) fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
 }
 
 impl<H: Handler> Shared<H> {
-    /// Serves one connection until it ends. `drain` tells it to finish what is running and close.
+    /// Serves one connection until it ends. `graceful` tells it to finish what is running and close.
     pub(super) async fn serve(
         self: Arc<Self>,
         tcp: TcpStream,
         address: SocketAddr,
-        drain: Watcher,
+        graceful: Watcher,
     ) {
         let mut peer = Peer {
             address,
@@ -93,19 +95,25 @@ impl<H: Handler> Shared<H> {
         let tcp = Lingering::new(tcp);
         let body = tcp.body();
         let Some(tls) = self.tls.acceptor() else {
-            return self.serve_http(tcp, body, peer, drain).await;
+            return self.serve_http(tcp, body, peer, graceful).await;
         };
-        match timeout(self.limits.handshake_timeout, tls.accept(tcp)).await {
+        let handshake = timeout(self.limits.handshake_timeout, tls.accept(tcp));
+        let handshake = tokio::select! {
+            handshake = handshake => handshake,
+            // Nothing was asked yet.
+            () = self.drain.begun() => return,
+        };
+        match handshake {
             Ok(Ok(io)) => {
                 peer.subject = tls::subject(io.get_ref().1);
-                self.serve_http(io, body, peer, drain).await;
+                self.serve_http(io, body, peer, graceful).await;
             }
             Ok(Err(error)) => debug!(peer = %peer.address, %error, "TLS handshake failed"),
             Err(_) => debug!(peer = %peer.address, "TLS handshake took too long"),
         }
     }
 
-    async fn serve_http<I>(&self, io: I, body: LastBody, peer: Peer, drain: Watcher)
+    async fn serve_http<I>(&self, io: I, body: LastBody, peer: Peer, graceful: Watcher)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -121,7 +129,7 @@ impl<H: Handler> Shared<H> {
             })
         };
         let connection = self.http.serve_connection(TokioIo::new(io), service);
-        let mut connection = pin!(drain.watch(connection.into_owned()));
+        let mut connection = pin!(graceful.watch(connection.into_owned()));
         // hyper times HTTP/1.1 request heads, but neither the wait for a connection's first bytes nor
         // an HTTP/2 connection that never asks for anything.
         let ended = tokio::select! {

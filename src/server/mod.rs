@@ -26,7 +26,7 @@ pub use self::{
     reloads::{Outcome, Reload, Reloads},
 };
 pub use crate::proxy::Peer;
-use crate::{proxy::Proxy, upstream::Body};
+use crate::{drain::Drain, proxy::Proxy, upstream::Body};
 
 mod config;
 mod connection;
@@ -39,6 +39,10 @@ mod tls;
 
 /// Pause after a failed accept: out of file descriptors, say, which only time mends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Once the time for running requests is up: for what they are told then to reach their clients, and for
+/// the upstream to acknowledge what it was sent before.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// What answers the requests of all connections.
 pub trait Handler: Send + Sync + 'static {
@@ -110,9 +114,10 @@ impl Server {
         &self.tls
     }
 
-    /// Serves until `shutdown` resolves, then stops accepting, lets running requests end for at most
-    /// `limits.drain_timeout`, and cuts the rest.
-    pub async fn serve<H: Handler>(self, handler: Arc<H>, shutdown: impl Future<Output = ()>) {
+    /// Serves until `drain` begins, then stops accepting and lets running requests end for at most
+    /// `limits.drain_timeout`. After that it ends the drain, which ends what takes part in it, and three
+    /// seconds later cuts what is left.
+    pub async fn serve<H: Handler>(self, handler: Arc<H>, drain: Drain) {
         let max_connections = self.limits.max_connections.min(Semaphore::MAX_PERMITS);
         let free = Arc::new(Semaphore::new(max_connections));
         let drain_timeout = self.limits.drain_timeout;
@@ -121,27 +126,40 @@ impl Server {
             tls: self.tls,
             http: connection::http(&self.limits),
             limits: self.limits,
+            drain: drain.clone(),
         });
-        let drain = GracefulShutdown::new();
+        let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
-        let mut shutdown = pin!(shutdown);
+        let mut begun = pin!(drain.begun());
         loop {
             let (tcp, address, permit) = tokio::select! {
                 biased;
-                () = &mut shutdown => break,
+                () = &mut begun => break,
                 accepted = accept(&self.listener, &free) => accepted,
             };
             while connections.try_join_next().is_some() {}
-            let serving = Arc::clone(&shared).serve(tcp, address, drain.watcher());
+            let serving = Arc::clone(&shared).serve(tcp, address, graceful.watcher());
             connections.spawn(async move {
                 serving.await;
                 drop(permit);
             });
         }
         drop(self.listener);
-        let drained = timeout(drain_timeout, drain.shutdown()).await;
-        if drained.is_err() {
-            warn!(cut = connections.len(), "connections did not end in time");
+        let mut drained = pin!(graceful.shutdown());
+        if timeout(drain_timeout, &mut drained).await.is_err() {
+            while connections.try_join_next().is_some() {}
+            warn!(
+                connections = connections.len(),
+                "requests did not end in time: ending them"
+            );
+            drain.end();
+            if timeout(LAST_WORDS, drained).await.is_err() {
+                while connections.try_join_next().is_some() {}
+                warn!(
+                    connections = connections.len(),
+                    "connections did not end: cutting them"
+                );
+            }
         }
         connections.shutdown().await;
     }

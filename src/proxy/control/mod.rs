@@ -194,6 +194,7 @@ pub fn collect_error(error: CollectError, bad: impl FnOnce(String) -> Error) -> 
         CollectError::Body(_) => bad(error.to_string()).into(),
         CollectError::Broken(error) => bad(error.to_string()).into(),
         CollectError::Slow => Error::SlowClient.into(),
+        CollectError::Draining => Error::Draining.into(),
     }
 }
 

@@ -1,7 +1,5 @@
 //! What clients of a real listener see.
 
-use std::sync::Mutex;
-
 use bytes::Bytes;
 use http::Version;
 use http_body_util::{BodyExt, Empty, Full};
@@ -10,7 +8,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::{Notify, oneshot},
+    sync::Notify,
     task::JoinHandle,
 };
 
@@ -42,7 +40,7 @@ struct Running {
     address: SocketAddr,
     certificate: Option<String>,
     handler: Arc<Echo>,
-    stop: Mutex<Option<oneshot::Sender<()>>>,
+    drain: Drain,
     served: JoinHandle<()>,
 }
 
@@ -53,26 +51,22 @@ impl Running {
             ..config
         };
         let server = Server::bind(&config, limits).unwrap();
-        let (stop, stopped) = oneshot::channel();
+        let drain = Drain::new();
         let handler = Arc::new(Echo::default());
         let address = server.local_addr();
         let certificate = server.tls().self_signed_pem();
-        let shutdown = async move {
-            let _ = stopped.await;
-        };
-        let served = tokio::spawn(server.serve(Arc::clone(&handler), shutdown));
+        let served = tokio::spawn(server.serve(Arc::clone(&handler), drain.clone()));
         Self {
             address,
             certificate,
             handler,
-            stop: Mutex::new(Some(stop)),
+            drain,
             served,
         }
     }
 
     fn stop(&self) {
-        let stop = self.stop.lock().unwrap().take().unwrap();
-        stop.send(()).unwrap();
+        self.drain.begin();
     }
 
     async fn tcp(&self) -> TcpStream {

@@ -189,16 +189,7 @@ impl Stack {
 
     /// The real Rust SDK, over TLS to the proxy.
     pub fn sdk(&self) -> s2_sdk::S2 {
-        let endpoint = format!("https://localhost:{}", self.address.port());
-        let endpoints = s2_sdk::types::S2Endpoints::new(
-            s2_sdk::types::AccountEndpoint::new(&endpoint).unwrap(),
-            s2_sdk::types::BasinEndpoint::new(&endpoint).unwrap(),
-        )
-        .unwrap();
-        let config = s2_sdk::types::S2Config::new("ignored")
-            .with_endpoints(endpoints)
-            .with_insecure_skip_cert_verification(true);
-        s2_sdk::S2::new(config).unwrap()
+        s2_sdk::S2::new(sdk_config(self.address)).unwrap()
     }
 
     /// Creates [`BASIN`] with this cipher, and auto-creation on append and read.
@@ -216,6 +207,19 @@ impl Stack {
             .await;
         assert_eq!(answer.status, 201, "{}", answer.text());
     }
+}
+
+/// How the real Rust SDK gets to a proxy over TLS.
+pub fn sdk_config(proxy: SocketAddr) -> s2_sdk::types::S2Config {
+    let endpoint = format!("https://localhost:{}", proxy.port());
+    let endpoints = s2_sdk::types::S2Endpoints::new(
+        s2_sdk::types::AccountEndpoint::new(&endpoint).unwrap(),
+        s2_sdk::types::BasinEndpoint::new(&endpoint).unwrap(),
+    )
+    .unwrap();
+    s2_sdk::types::S2Config::new("ignored")
+        .with_endpoints(endpoints)
+        .with_insecure_skip_cert_verification(true)
 }
 
 /// The path of a stream's records.
