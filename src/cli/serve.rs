@@ -15,7 +15,7 @@ use crate::{
     proxy::{Parts, Proxy, rules::Rules},
     server::{self, Authenticate, Server},
     store::{self, Embedded},
-    telemetry::metrics::Metrics,
+    telemetry::{audit::Audit, metrics::Metrics, sinks::Sinks, traces::Traces},
     upstream::{self, Upstream},
     wire::record::Fit,
 };
@@ -23,6 +23,7 @@ use crate::{
 /// A running proxy. Dropping it without [`Running::stop`] leaves it running.
 pub struct Running {
     metrics: Arc<Metrics>,
+    sinks: Arc<Sinks>,
     address: SocketAddr,
     certificate: Option<String>,
     stop: oneshot::Sender<()>,
@@ -39,7 +40,12 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let running = start(&config).await?;
-    print(&format!("listening on {}\n", running.url(&config)))?;
+    let listening = format!("listening on {}", running.url(&config));
+    match config.audit.is_stdout() {
+        // Nothing but lines of the audit log go there then.
+        true => tracing::info!("{listening}"),
+        false => print(&format!("{listening}\n"))?,
+    }
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -76,6 +82,9 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     }
     let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
     let metrics = Arc::new(metrics);
+    let audit = Audit::start(&config.audit, &metrics).map_err(Failure::Other)?;
+    let traces = Traces::start(&config.traces).map_err(Failure::Other)?;
+    let sinks = Arc::new(Sinks::new(audit, traces));
     let proxy = Proxy::new(Parts {
         store: Arc::new(store),
         rules,
@@ -84,6 +93,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         upstream,
         basin_domain: config.listen.basin_domain.clone(),
         metrics: Arc::clone(&metrics),
+        sinks: Arc::clone(&sinks),
         fit: Fit {
             oversize_batches: config.limits.oversize_batches,
             compression: config.limits.compression,
@@ -100,6 +110,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     }));
     Ok(Running {
         metrics,
+        sinks,
         address,
         certificate,
         stop,
@@ -118,19 +129,25 @@ impl Running {
         &self.metrics
     }
 
+    /// Where it tells what became of requests.
+    pub fn sinks(&self) -> &Arc<Sinks> {
+        &self.sinks
+    }
+
     /// The self-signed certificate in PEM, if it made one.
     pub fn certificate_pem(&self) -> Option<&str> {
         self.certificate.as_deref()
     }
 
     /// Accepts no more connections, lets requests finish within the drain timeout, and returns when
-    /// all is closed.
+    /// all is closed, and written what there was to tell of it.
     pub async fn stop(self) {
         if self.stop.send(()).is_ok()
             && let Err(error) = self.server.await
         {
             tracing::error!(%error, "the listener did not end well");
         }
+        self.sinks.close().await;
     }
 
     fn url(&self, config: &Config) -> String {

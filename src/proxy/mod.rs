@@ -40,7 +40,7 @@ use crate::{
     keys,
     store::{Store, UnknownStreams},
     stream::StreamPath,
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, sinks::Sinks},
     upstream::{Body, Upstream},
     wire::{compression::RequestEncoding, record::Fit},
 };
@@ -65,6 +65,7 @@ pub struct Proxy {
     basin_domain: String,
     fit: Fit,
     metrics: Arc<Metrics>,
+    sinks: Arc<Sinks>,
 }
 
 /// What a proxy is made of.
@@ -85,6 +86,8 @@ pub struct Parts {
     pub fit: Fit,
     /// Where it counts what it does.
     pub metrics: Arc<Metrics>,
+    /// Where it tells what became of requests.
+    pub sinks: Arc<Sinks>,
 }
 
 impl Proxy {
@@ -105,6 +108,7 @@ impl Proxy {
             basin_domain: parts.basin_domain,
             fit: parts.fit,
             metrics: parts.metrics,
+            sinks: parts.sinks,
         }
     }
 
@@ -117,7 +121,9 @@ impl Proxy {
         for (name, value) in request.headers_mut() {
             value.set_sensitive(name == keys::KEY_HEADER || name == header::AUTHORIZATION);
         }
-        let exchange = Exchange::begin(&request, peer.clone(), Arc::clone(&self.metrics));
+        let metrics = Arc::clone(&self.metrics);
+        let sinks = Arc::clone(&self.sinks);
+        let exchange = Exchange::begin(&mut request, peer.clone(), metrics, sinks);
         let asked = Asked::of(&request, &exchange);
         let response = match self.answer(request, &asked).await {
             Ok(response) => response,
@@ -220,7 +226,7 @@ impl Proxy {
                 StreamCipher::new(stream.cipher, &key, id)
             }
         };
-        exchange.keyed(cipher.key_check());
+        exchange.keyed(&cipher);
         let known = stream.key_check();
         match (self.key_check, known) {
             (keys::Check::Enforce, Some(known)) if known != cipher.key_check() => {
@@ -249,7 +255,7 @@ impl Pin {
         if let Some((registry, stream, check)) = self.0.take()
             && let Err(error) = registry.pin(&stream, check).await
         {
-            error.log("key check not recorded");
+            tracing::warn!(error = error.told(), "key check not recorded");
         }
     }
 }

@@ -202,6 +202,7 @@ impl Delivery {
             if records.any(|record| matches!(record.record, Record::Data(_))) {
                 self.pin.now().await;
             }
+            self.exchange.moved(batch.records.len() as u64);
         }
         Ok(opened)
     }
@@ -326,10 +327,7 @@ fn chunks(delivery: Delivery, write: impl FnMut(Step) -> Vec<Bytes> + Send + 'st
                 (Step::Terminal(status, body), false)
             }
             Ok(None) => (Step::End, false),
-            Err(ReadError::Broken(error)) => {
-                tracing::warn!(%error, "read session");
-                return Some((vec![Err(error)], None));
-            }
+            Err(ReadError::Broken(error)) => return Some((vec![Err(error)], None)),
             Err(error @ (ReadError::Open(_) | ReadError::Decode(_))) => {
                 let error = Error::from(error);
                 delivery.exchange.failed(&error);
