@@ -12,6 +12,8 @@
 
 #[path = "proxy/answers.rs"]
 mod answers;
+#[path = "proxy/audit.rs"]
+mod audit;
 #[path = "proxy/ceiling.rs"]
 mod ceiling;
 #[path = "proxy/ceiling_races.rs"]
@@ -82,6 +84,8 @@ mod registry_intents;
 mod registry_races;
 #[path = "proxy/registry_rules.rs"]
 mod registry_rules;
+#[path = "proxy/request_ids.rs"]
+mod request_ids;
 #[path = "proxy/sdk.rs"]
 mod sdk;
 #[path = "proxy/secrecy.rs"]
@@ -98,3 +102,5 @@ mod store_commands;
 mod store_faults;
 #[path = "proxy/tamper.rs"]
 mod tamper;
+#[path = "proxy/traces.rs"]
+mod traces;

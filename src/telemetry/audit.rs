@@ -73,7 +73,8 @@ impl Config {
 
 fn is_writable_kind(found: &std::fs::Metadata) -> bool {
     let kind = found.file_type();
-    kind.is_file() || kind.is_fifo() || kind.is_char_device()
+    // Opening a pipe would wait for its reader.
+    kind.is_file() || kind.is_char_device()
 }
 
 /// The audit log. A thread of its own writes it, so that a slow disk holds up no request.
