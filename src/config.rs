@@ -20,6 +20,7 @@ use crate::{
     proxy::rules::{BasinRule, Rules, StreamRule},
     server::{self, Authenticate},
     store,
+    telemetry::{audit, traces},
     upstream::{self, Upstream},
 };
 
@@ -42,6 +43,10 @@ pub struct Config {
     pub keys: keys::Config,
     /// How much of the proxy clients may use.
     pub limits: server::Limits,
+    /// Who used what.
+    pub audit: audit::Config,
+    /// Spans of requests, for a collector.
+    pub traces: traces::Config,
     /// Ciphers of basins by name; the first match wins.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub basins: Vec<BasinRule>,
@@ -118,6 +123,8 @@ impl Config {
         let mut problems = server::problems(&self.listen);
         problems.extend(self.limits.problems());
         problems.extend(self.store.problems());
+        problems.extend(self.audit.problems());
+        problems.extend(self.traces.problems());
         if let Err(error) = Upstream::new(&self.upstream) {
             problems.extend(error.problems);
         }

@@ -1,7 +1,15 @@
-//! What the process tells of itself: logs, where they go and what can never be in them; metrics.
+//! What the process tells of itself: logs, where they go and what can never be in them; metrics, the audit
+//! log, traces.
 
+pub mod audit;
 pub mod label;
 pub mod metrics;
+mod rarely;
+pub mod recent;
+pub mod report;
+pub mod request_id;
+pub mod sinks;
+pub mod traces;
 
 use std::io::{self, IsTerminal};
 
@@ -88,6 +96,19 @@ where
         Lines::Text { colours } => layer.with_ansi(colours).boxed(),
         Lines::Json => layer.json().flatten_event(true).boxed(),
     }
+}
+
+/// The text with its control characters escaped: names and messages from elsewhere may hold anything, line
+/// ends included.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => printable.extend(c.escape_default()),
+            false => printable.push(c),
+        }
+    }
+    printable
 }
 
 fn is_harmless(metadata: &Metadata<'_>) -> bool {

@@ -12,6 +12,8 @@
 
 #[path = "proxy/answers.rs"]
 mod answers;
+#[path = "proxy/audit.rs"]
+mod audit;
 #[path = "proxy/ceiling.rs"]
 mod ceiling;
 #[path = "proxy/ceiling_races.rs"]
@@ -94,6 +96,8 @@ mod reload_rules;
 mod reload_running;
 #[path = "proxy/reload_upstream.rs"]
 mod reload_upstream;
+#[path = "proxy/request_ids.rs"]
+mod request_ids;
 #[path = "proxy/sdk.rs"]
 mod sdk;
 #[path = "proxy/secrecy.rs"]
@@ -110,3 +114,5 @@ mod store_commands;
 mod store_faults;
 #[path = "proxy/tamper.rs"]
 mod tamper;
+#[path = "proxy/traces.rs"]
+mod traces;

@@ -18,7 +18,7 @@ use crate::{
     proxy::{Parts, Proxy, rules::Rules},
     server::{self, Authenticate, Server},
     store::{self, Embedded},
-    telemetry::metrics::Metrics,
+    telemetry::{audit::Audit, metrics::Metrics, sinks::Sinks, traces::Traces},
     upstream::{self, Upstream},
     wire::record::Fit,
 };
@@ -26,6 +26,7 @@ use crate::{
 /// A running proxy. Dropping it without [`Running::stop`] leaves it running.
 pub struct Running {
     metrics: Arc<Metrics>,
+    sinks: Arc<Sinks>,
     address: SocketAddr,
     certificate: Option<String>,
     reloader: Arc<Reloader>,
@@ -45,9 +46,14 @@ pub(super) async fn run(config: Config, path: &Path) -> Result<(), Failure> {
     // Before anybody can know of the process: without it, the signal ends it.
     let hangup = signal(SignalKind::hangup())?;
     let running = start(&config).await?;
+    let listening = format!("listening on {}", running.url(&config));
+    match config.audit.is_stdout() {
+        // Nothing but lines of the audit log go there then.
+        true => tracing::info!("{listening}"),
+        false => print(&format!("{listening}\n"))?,
+    }
     let reloader = Arc::clone(running.reloader());
     let reloading = tokio::spawn(reload::whenever(reloader, path.to_owned(), hangup));
-    print(&format!("listening on {}\n", running.url(&config)))?;
     signals.next().await;
     reloading.abort();
     tracing::info!("stopping: no new connections, running requests may finish");
@@ -104,6 +110,9 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     let drain = Drain::new();
     let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
     let metrics = Arc::new(metrics);
+    let audit = Audit::start(&config.audit, &metrics).map_err(Failure::Other)?;
+    let traces = Traces::start(&config.traces).map_err(Failure::Other)?;
+    let sinks = Arc::new(Sinks::new(audit, traces));
     let proxy = Arc::new(Proxy::new(Parts {
         store: Arc::new(store),
         rules,
@@ -112,6 +121,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         upstream: upstream.clone(),
         basin_domain: config.listen.basin_domain.clone(),
         metrics: Arc::clone(&metrics),
+        sinks: Arc::clone(&sinks),
         fit: Fit {
             oversize_batches: config.limits.oversize_batches,
             compression: config.limits.compression,
@@ -130,6 +140,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     let server = tokio::spawn(server.serve(proxy, drain.clone()));
     Ok(Running {
         metrics,
+        sinks,
         address,
         certificate,
         reloader,
@@ -149,6 +160,11 @@ impl Running {
         &self.metrics
     }
 
+    /// Where it tells what became of requests.
+    pub fn sinks(&self) -> &Arc<Sinks> {
+        &self.sinks
+    }
+
     /// The self-signed certificate in PEM, if it made one.
     pub fn certificate_pem(&self) -> Option<&str> {
         self.certificate.as_deref()
@@ -165,12 +181,13 @@ impl Running {
     }
 
     /// Accepts no more connections, lets requests finish within the drain timeout, and returns when
-    /// all is closed.
+    /// all is closed, and written what there was to tell of it.
     pub async fn stop(self) {
         self.drain.begin();
         if let Err(error) = self.server.await {
             tracing::error!(%error, "the listener did not end well");
         }
+        self.sinks.close().await;
     }
 
     fn url(&self, config: &Config) -> String {

@@ -119,6 +119,13 @@ impl KeyCheck {
     pub const BYTES: usize = 16;
 }
 
+impl fmt::Display for KeyCheck {
+    /// In hex.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 impl PartialEq for KeyCheck {
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()

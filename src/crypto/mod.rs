@@ -4,11 +4,13 @@ mod aead;
 mod key;
 mod sealed;
 mod store_key;
+mod token;
 
 pub use aead::{Cipher, TooLong, UnknownCipher};
 pub use key::{Key, KeyCheck, KeyError};
 pub use sealed::{OpenError, Sealed, StreamCipher, Text, looks_sealed};
 pub use store_key::{Digest, NotADigest, Purpose, StoreKey};
+pub use token::TokenFingerprint;
 
 #[cfg(test)]
 mod tests;

@@ -107,6 +107,8 @@ impl Proxy {
                 }
             };
             ceiling.learn(&ack);
+            let records = ack.end.seq_num - ack.start.seq_num;
+            asked.exchange.moved(records);
             if has_data {
                 pin.now().await;
             }

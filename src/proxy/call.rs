@@ -96,18 +96,25 @@ impl<E: Into<Error>> From<E> for Stop {
 pub struct Caller {
     upstream: Upstream,
     authorization: Option<HeaderValue>,
+    /// The request's id and its place in a trace.
+    origin: Vec<(&'static str, HeaderValue)>,
 }
+
+/// Headers that say which request a call belongs to.
+const ORIGIN: [&str; 3] = ["s2-request-id", "traceparent", "tracestate"];
 
 impl Caller {
     /// Calls with the credentials in `headers`.
     pub fn new(upstream: &Upstream, headers: &HeaderMap) -> Self {
         let authorization = headers.get(header::AUTHORIZATION).cloned();
+        let origin = |name| headers.get(name).map(|value| (name, value.clone()));
         Self {
             upstream: upstream.clone(),
             authorization: authorization.map(|mut value| {
                 value.set_sensitive(true);
                 value
             }),
+            origin: ORIGIN.into_iter().filter_map(origin).collect(),
         }
     }
 
@@ -160,6 +167,9 @@ impl Caller {
         let mut request = Request::builder().method(method).uri(path);
         if let Some(authorization) = &self.authorization {
             request = request.header(header::AUTHORIZATION, authorization.clone());
+        }
+        for (name, value) in &self.origin {
+            request = request.header(*name, value.clone());
         }
         request
             .body(body)

@@ -7,7 +7,7 @@ use crate::{
     crypto::{Cipher, OpenError},
     keys, store,
     stream::StreamPath,
-    telemetry::label::Fault,
+    telemetry::{label::Fault, printable},
     upstream,
     wire::{DecodeError, record::SealError},
 };
@@ -297,49 +297,25 @@ impl Error {
         serde_json::to_string(&info).unwrap_or_default()
     }
 
-    /// Writes it to the log, once, with its causes and at a level that says whose fault it is.
-    pub fn log(&self, what: &str) {
-        let mut causes = String::new();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            causes = format!("{causes}: {cause}");
-            next = cause.source();
-        }
-        // Names of streams may hold anything, line ends included.
-        let text = match self {
+    /// The error with its causes, as it may stand in a log.
+    pub fn told(&self) -> String {
+        if let Self::BadJson(_) = self {
             // May quote what the client wrote.
-            Self::BadJson(_) => "request body is not the expected JSON".to_owned(),
-            _ => printable(&format!("{self}{causes}")),
-        };
-        let code = self.code();
-        match code {
-            Code::HotServer | Code::RateLimited | Code::UpstreamTimeout | Code::Other => {
-                tracing::warn!(what, ?code, "{text}");
-            }
-            Code::BadFrame
-            | Code::BadHeader
-            | Code::BadJson
-            | Code::BadPath
-            | Code::BadProto
-            | Code::BadQuery
-            | Code::DecryptionFailed
-            | Code::Invalid
-            | Code::PermissionDenied
-            | Code::RequestTimeout
-            | Code::ServerDraining => tracing::info!(what, ?code, "{text}"),
+            return "request body is not the expected JSON".to_owned();
         }
+        told(self)
     }
 }
 
-fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c.is_control() {
-            true => printable.extend(c.escape_default()),
-            false => printable.push(c),
-        }
+/// An error with its causes, control characters escaped.
+pub(super) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
     }
-    printable
+    printable(&text)
 }
 
 fn name(cipher: Option<Cipher>) -> &'static str {

@@ -3,27 +3,37 @@
 use std::{
     borrow::Cow,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use tokio::sync::watch;
 
 use super::{
     Error, Peer,
     call::{Refusal, Stop},
+    error::told,
     route::Route,
 };
 use crate::{
-    crypto::KeyCheck,
+    crypto::{StreamCipher, TokenFingerprint},
     stream::{BasinName, StreamPath},
     telemetry::{
         label::{Encoding, Fault, Operation},
         metrics::Metrics,
+        printable,
+        report::{Client, Key, Report},
+        request_id::{self, RequestId},
+        sinks::Sinks,
+        traces::Span,
     },
     upstream::{Body, BoxError},
     wire::media::Media,
@@ -32,18 +42,24 @@ use crate::{
 /// One request. It ends when the last of those who hold it lets go: the handler, or the answer's body.
 pub struct Exchange {
     metrics: Arc<Metrics>,
+    sinks: Arc<Sinks>,
+    _open: watch::Receiver<()>,
+    id: RequestId,
     peer: Peer,
+    token: Option<String>,
     /// Method and path. Headers and query strings may hold secrets.
     what: String,
     began: Instant,
+    span: Option<Span>,
     routed: OnceLock<Routed>,
-    key: OnceLock<KeyCheck>,
+    key: OnceLock<Key>,
+    records: AtomicU64,
     answered: OnceLock<Answered>,
     failure: OnceLock<Failure>,
 }
 
 /// What a request is.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 struct Routed {
     operation: Operation,
     encoding: Encoding,
@@ -52,10 +68,12 @@ struct Routed {
 }
 
 /// The head of the answer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Answered {
     status: StatusCode,
     after: Duration,
+    /// The upstream's own id for the request.
+    upstream_id: Option<RequestId>,
 }
 
 /// Why a request failed: the first reason counts.
@@ -65,18 +83,42 @@ pub struct Failure {
     pub code: Cow<'static, str>,
     /// Whose fault it is.
     pub fault: Fault,
+    /// What happened, for the log.
+    pub cause: String,
 }
 
 impl Exchange {
-    /// A request that has just arrived.
-    pub fn begin<B>(request: &Request<B>, peer: Peer, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// A request that has just arrived. From now on its headers carry its id and its span, for the upstream
+    /// to go on with.
+    pub fn begin<B>(
+        request: &mut Request<B>,
+        peer: Peer,
+        metrics: Arc<Metrics>,
+        sinks: Arc<Sinks>,
+    ) -> Arc<Self> {
+        let what = format!("{} {}", request.method(), request.uri().path());
+        let headers = request.headers_mut();
+        let id = RequestId::find(headers).unwrap_or_else(RequestId::fresh);
+        if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+            headers.insert(request_id::HEADER, value);
+        }
+        let token = headers.get(header::AUTHORIZATION);
+        let token = token.filter(|_| sinks.audit.is_some());
+        let token = token.map(|token| TokenFingerprint::of(token.as_bytes()).to_string());
+        let span = sinks.traces.as_ref().map(|traces| traces.begin(headers));
         Arc::new(Self {
             metrics,
+            _open: sinks.open(),
+            sinks,
+            id,
             peer,
-            what: format!("{} {}", request.method(), request.uri().path()),
+            token,
+            what: printable(&what),
             began: Instant::now(),
+            span,
             routed: OnceLock::new(),
             key: OnceLock::new(),
+            records: AtomicU64::new(0),
             answered: OnceLock::new(),
             failure: OnceLock::new(),
         })
@@ -91,15 +133,23 @@ impl Exchange {
         }
     }
 
-    /// It carries or maps to the key with this commitment.
-    pub fn keyed(&self, check: KeyCheck) {
-        let _same = self.key.set(check);
+    /// It carries or maps to this cipher's key.
+    pub fn keyed(&self, cipher: &StreamCipher) {
+        let _same = self.key.set(Key {
+            cipher: cipher.cipher().as_str(),
+            check: cipher.key_check().to_string(),
+        });
+    }
+
+    /// So many more records were sealed and acked, or opened and handed over.
+    pub fn moved(&self, records: u64) {
+        self.records.fetch_add(records, Ordering::Relaxed);
     }
 
     /// It failed, be it in place of an answer or in the middle of one.
     pub fn failed(&self, error: &Error) {
-        error.log(&self.what);
-        self.fail(error.code().as_str().into(), error.fault());
+        let code = error.code().as_str();
+        self.fail(code.into(), error.fault(), || error.told());
     }
 
     /// It was refused by the upstream.
@@ -122,60 +172,119 @@ impl Exchange {
         }
     }
 
-    /// The answer as it goes to the client. It ends the request with its last byte.
-    pub fn answer(self: &Arc<Self>, response: Response<Body>) -> Response<Body> {
+    /// The answer as it goes to the client, with the request's id unless the upstream gave one. It ends the
+    /// request with its last byte.
+    pub fn answer(self: &Arc<Self>, mut response: Response<Body>) -> Response<Body> {
         let status = response.status();
         let after = self.began.elapsed();
-        let _first = self.answered.set(Answered { status, after });
+        let headers = response.headers_mut();
+        let upstream_id = RequestId::parse(headers, &request_id::HEADER);
+        if !headers.contains_key(request_id::HEADER)
+            && let Ok(value) = HeaderValue::from_str(self.id.as_str())
+        {
+            headers.insert(request_id::HEADER, value);
+        }
+        let _first = self.answered.set(Answered {
+            status,
+            after,
+            upstream_id: upstream_id.filter(|id| *id != self.id),
+        });
         self.fail_by(status);
+        let report = self.report();
+        if report.fault.is_none() && report.operation.is_session() {
+            let code = "begun";
+            self.sinks.begun(&Report { code, ..report });
+        }
         response.map(|body| {
             let exchange = Arc::clone(self);
             AnswerBody { body, exchange }.boxed_unsync()
         })
     }
 
+    /// What the upstream says of it is not told: it may repeat what it was sent, tokens included.
     fn fail_by(&self, status: StatusCode) {
-        if status.is_server_error() {
-            self.fail(status.as_u16().to_string().into(), Fault::Upstream);
-        } else if status.is_client_error() {
-            self.fail(status.as_u16().to_string().into(), Fault::Client);
-        }
+        let fault = match status {
+            _ if status.is_server_error() => Fault::Upstream,
+            _ if status.is_client_error() => Fault::Client,
+            _ => return,
+        };
+        let cause = || format!("answered with {status}");
+        self.fail(status.as_u16().to_string().into(), fault, cause);
     }
 
-    fn fail(&self, code: Cow<'static, str>, fault: Fault) {
-        let _first = self.failure.set(Failure { code, fault });
+    fn fail(&self, code: Cow<'static, str>, fault: Fault, cause: impl FnOnce() -> String) {
+        let failure = || Failure {
+            code,
+            fault,
+            cause: cause(),
+        };
+        let _first = self.failure.get_or_init(failure);
+    }
+
+    /// What is known of it now.
+    fn report(&self) -> Report<'_> {
+        let routed = self.routed.get().unwrap_or(&Routed::UNKNOWN);
+        let answered = self.answered.get();
+        let failure = self.failure.get();
+        let key = self.key.get();
+        Report {
+            id: &self.id,
+            upstream_id: answered.and_then(|answered| answered.upstream_id.as_ref()),
+            what: &self.what,
+            client: Client {
+                address: self.peer.address,
+                certificate: self.peer.subject.as_deref(),
+                token: self.token.as_deref(),
+            },
+            operation: routed.operation,
+            encoding: routed.encoding,
+            basin: routed.basin.as_ref().map(BasinName::as_str),
+            stream: routed.stream.as_ref().map(|path| path.stream.as_str()),
+            status: answered.map(|answered| answered.status.as_u16()),
+            code: failure.map_or("ok", |failure| &*failure.code),
+            fault: failure.map(|failure| failure.fault),
+            cause: failure.map(|failure| &*failure.cause),
+            records: key.map(|_| self.records.load(Ordering::Relaxed)),
+            key: key.cloned(),
+            answered_after: answered.map(|answered| answered.after),
+            took: self.began.elapsed(),
+        }
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let routed = self.routed.take().unwrap_or_else(|| {
+        if self.routed.get().is_none() {
             self.metrics.requests.began(Operation::Unrouted);
-            Routed::default()
-        });
-        let code = match &self.failure.get() {
-            Some(failure) => &*failure.code,
-            // The client left before there was an answer.
-            None if self.answered.get().is_none() => "client_left",
-            None => "ok",
-        };
-        let fault = self.failure.get().map(|failure| failure.fault.as_str());
-        let status = self.answered.get().map(|answered| answered.status.as_u16());
-        let stream = routed.stream.map(|path| path.to_string());
-        let basin = routed.basin.as_ref().map(BasinName::as_str);
-        tracing::debug!(
-            what = self.what, client = %self.peer.address, basin, stream, status, code, fault, "request"
-        );
-        let took = match self.answered.get() {
-            Some(answered) if routed.operation.is_session() => answered.after,
-            Some(_) | None => self.began.elapsed(),
+        }
+        if self.answered.get().is_none() {
+            self.fail("client_left".into(), Fault::Client, || {
+                "the client left before it had an answer".to_owned()
+            });
+        }
+        let report = self.report();
+        let took = match report.answered_after {
+            Some(after) if report.operation.is_session() => after,
+            Some(_) | None => report.took,
         };
         let requests = &self.metrics.requests;
-        requests.ended(routed.operation, routed.encoding, code, took);
+        requests.ended(report.operation, report.encoding, report.code, took);
+        self.sinks.over(&report);
+        if let Some(span) = &self.span {
+            span.end(&report);
+        }
     }
 }
 
 impl Routed {
+    /// Nothing that is known.
+    const UNKNOWN: Self = Self {
+        operation: Operation::Unrouted,
+        encoding: Encoding::Other,
+        basin: None,
+        stream: None,
+    };
+
     fn of(route: &Route, headers: &HeaderMap) -> Self {
         let content_type = Media::content_type(headers);
         let accept = Media::accept(headers);
@@ -223,9 +332,11 @@ impl http_body::Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Err(_))) = &polled {
+        if let Poll::Ready(Some(Err(error))) = &polled {
             // What broke off was the upstream's answer; the proxy's own errors come before.
-            self.exchange.fail("broken_off".into(), Fault::Upstream);
+            let cause = || told(&**error);
+            self.exchange
+                .fail("broken_off".into(), Fault::Upstream, cause);
         }
         polled
     }

@@ -41,7 +41,7 @@ use crate::{
     keys,
     store::{Store, UnknownStreams},
     stream::StreamPath,
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, sinks::Sinks},
     upstream::{Body, Upstream},
     wire::{compression::RequestEncoding, record::Fit},
 };
@@ -66,6 +66,7 @@ pub struct Proxy {
     fit: Fit,
     drain: Drain,
     metrics: Arc<Metrics>,
+    sinks: Arc<Sinks>,
 }
 
 /// What a proxy is made of.
@@ -88,6 +89,8 @@ pub struct Parts {
     pub drain: Drain,
     /// Where it counts what it does.
     pub metrics: Arc<Metrics>,
+    /// Where it tells what became of requests.
+    pub sinks: Arc<Sinks>,
 }
 
 impl Proxy {
@@ -107,6 +110,7 @@ impl Proxy {
             fit: parts.fit,
             drain: parts.drain,
             metrics: parts.metrics,
+            sinks: parts.sinks,
         }
     }
 
@@ -125,7 +129,9 @@ impl Proxy {
         for (name, value) in request.headers_mut() {
             value.set_sensitive(name == keys::KEY_HEADER || name == header::AUTHORIZATION);
         }
-        let exchange = Exchange::begin(&request, peer.clone(), Arc::clone(&self.metrics));
+        let metrics = Arc::clone(&self.metrics);
+        let sinks = Arc::clone(&self.sinks);
+        let exchange = Exchange::begin(&mut request, peer.clone(), metrics, sinks);
         let asked = Asked::of(&request, &exchange);
         let stopped = Self::stopped(&request);
         let answered = self.drain.before_over(self.answer(request, &asked)).await;
@@ -254,7 +260,7 @@ impl Proxy {
                 StreamCipher::new(stream.cipher, &key, id)
             }
         };
-        exchange.keyed(cipher.key_check());
+        exchange.keyed(&cipher);
         let known = stream.key_check();
         match (self.key_check, known) {
             (keys::Check::Enforce, Some(known)) if known != cipher.key_check() => {
@@ -283,7 +289,7 @@ impl Pin {
         if let Some((registry, stream, check)) = self.0.take()
             && let Err(error) = registry.pin(&stream, check).await
         {
-            error.log("key check not recorded");
+            tracing::warn!(error = error.told(), "key check not recorded");
         }
     }
 }

@@ -265,6 +265,7 @@ impl Delivery {
         if records.any(|record| matches!(record.record, Record::Data(_))) {
             self.pin.now().await;
         }
+        self.exchange.moved(batch.records.len() as u64);
     }
 }
 
@@ -383,12 +384,10 @@ fn chunks(
         let (mut delivery, mut write) = state?;
         let step = match delivery.step(in_frames).await {
             Ok(step) => step,
-            Err(ReadError::Broken(error)) => {
-                tracing::warn!(%error, "read session");
-                return Some((vec![Err(error)], None));
-            }
+            Err(ReadError::Broken(error)) => return Some((vec![Err(error)], None)),
             Err(error @ (ReadError::Open(_) | ReadError::Decode(_))) => {
                 let error = Error::from(error);
+                delivery.exchange.failed(&error);
                 Step::Failed(error)
             }
         };

@@ -1,4 +1,5 @@
-//! No key and no record is ever in a log, whatever clients send and however much is logged.
+//! No key, no token and no record is ever in a log, in the audit log or in a trace, whatever clients send and
+//! however much is logged; and a request that fails is one line of the log.
 
 use std::{
     io,
@@ -15,8 +16,8 @@ use tracing_subscriber::{
 };
 
 use crate::harness::{
-    Answer, Ask, BASIN, CIPHERS, Client, Encoding, Frame, Lite, Packed, Program, Stack, append,
-    base64, input, leaks, read, record, records, seal,
+    Answer, Ask, BASIN, CIPHERS, Client, Collector, Encoding, Frame, Lite, Live, Packed, Program,
+    Stack, append, base64, input, leaks, read, record, records, seal, until,
 };
 
 /// The stream's key.
@@ -33,16 +34,18 @@ const MALFORMED: &str = "!this-is-no-base64-but-still-a-secret!";
 const LONG: &str = "this-secret-is-a-character-longer-than-a-key!";
 /// Sixteen bytes: half a key.
 const HALF: &[u8; 16] = b"half-a-key-only!";
+/// An access token.
+const TOKEN: &str = "the-access-token-is-in-no-log-line";
 /// What stands in records.
 const BODY: &str = "a body that is in no log line";
 const NAME: &[u8] = b"x-header-that-is-in-no-log-line";
 const VALUE: &[u8] = b"a value that is in no log line";
 
 /// What must be in no log.
-fn secrets() -> [&'static [u8]; 10] {
-    let [body, malformed, long] = [BODY, MALFORMED, LONG].map(str::as_bytes);
+fn secrets() -> [&'static [u8]; 11] {
+    let [body, malformed, long, token] = [BODY, MALFORMED, LONG, TOKEN].map(str::as_bytes);
     [
-        &GOOD, &WRONG, &FILED, &ASKED, malformed, long, HALF, body, NAME, VALUE,
+        &GOOD, &WRONG, &FILED, &ASKED, malformed, long, HALF, body, NAME, VALUE, token,
     ]
 }
 
@@ -132,6 +135,7 @@ async fn provoke(client: &Client) {
     for (name, values) in headers() {
         for stream in ["s", "spoiled", "filed", "plain"] {
             for mut ask in asks(stream) {
+                ask = ask.header("authorization", format!("Bearer {TOKEN}"));
                 for value in &values {
                     ask = ask.header("s2-encryption-key", value);
                 }
@@ -220,8 +224,12 @@ async fn nothing_secret_is_in_the_code_s_own_events() {
 
     let dir = tempfile::tempdir().unwrap();
     let key_file = write_key(dir.path());
-    let stack = Stack::with(|config| {
+    let collector = Collector::start(200).await;
+    let audit = dir.path().join("audit.log");
+    let mut stack = Stack::with(|config| {
         config.streams = serde_json::from_value(rules(&key_file)).unwrap();
+        config.audit.file = audit.clone();
+        config.traces.otlp_endpoint = collector.endpoint();
     })
     .await;
     prepare(&stack.h2().await, &stack.direct().await).await;
@@ -229,9 +237,11 @@ async fn nothing_secret_is_in_the_code_s_own_events() {
         provoke(&client).await;
     }
     stack.tap.cut();
+    stack.stop().await;
     let log = log.0.lock().unwrap().clone();
     assert_tells_what_happened(&String::from_utf8_lossy(&log));
     assert_no_secret(&log);
+    assert_no_secret_told(&audit, &collector);
 }
 
 /// The log is not empty, and the failures are in it.
@@ -249,21 +259,163 @@ fn assert_tells_what_happened(log: &str) {
     }
 }
 
+/// Audit log and traces are not empty, and there is no secret in them.
+fn assert_no_secret_told(audit: &Path, collector: &Collector) {
+    let audit = std::fs::read(audit).unwrap();
+    assert!(String::from_utf8_lossy(&audit).contains("\"stream\":\"spoiled\""));
+    assert_no_secret(&audit);
+    let spans = collector.spans();
+    let is_spoiled = |name: &String| name == "spoiled";
+    let mut names = spans
+        .iter()
+        .filter_map(|span| span.attributes.get("s2.stream"));
+    assert!(names.any(is_spoiled), "{} spans", spans.len());
+    assert_no_secret(&collector.bytes());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_secret_is_in_the_loudest_log_of_the_program() {
     let dir = tempfile::tempdir().unwrap();
     let lite = Lite::start().await;
     let rules = rules(&write_key(dir.path()));
     let loudest = "trace,h2=trace,hyper=trace,rustls=trace";
-    let program = Program::start(dir.path(), lite.address, &rules, loudest);
+    let mut program = Program::start(dir.path(), lite.address, &rules, loudest);
+    let collector = Collector::start(200).await;
+    let audit = dir.path().join("audit.log");
+    let (file, endpoint) = (audit.display(), collector.endpoint());
+    program.configure(&format!(
+        "[audit]\nfile = \"{file}\"\n[traces]\notlp_endpoint = \"{endpoint}\""
+    ));
+    program.start_again();
     let h2 = program.client("h2").await;
     prepare(&h2, &Client::plain(lite.address).await).await;
     provoke(&h2).await;
     provoke(&program.client("http/1.1").await).await;
-    drop(program);
-    let log = std::fs::read(dir.path().join("log")).unwrap();
-    assert_tells_what_happened(&String::from_utf8_lossy(&log));
-    assert_no_secret(&log);
+    drop(h2);
+    let program = tokio::task::spawn_blocking(move || {
+        program.stop();
+        program
+    });
+    let program = program.await.unwrap();
+    assert_tells_what_happened(&program.log());
+    assert_no_secret(&std::fs::read(dir.path().join("log")).unwrap());
+    assert_no_secret_told(&audit, &collector);
+}
+
+/// The lines of the log, as JSON.
+fn lines(log: &str) -> Vec<serde_json::Value> {
+    log.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_failed_request_is_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let lite = Lite::start().await;
+    let program = Program::start(
+        dir.path(),
+        lite.address,
+        &rules(&write_key(dir.path())),
+        "info",
+    );
+    let client = program.client("h2").await;
+    prepare(&client, &Client::plain(lite.address).await).await;
+    let batch = input([record(&[], "x")]);
+    let good = append("s", Encoding::Json, Packed::Not, &batch);
+    assert_eq!(client.ask(good.clone()).await.status, 200);
+    let spoiled = |encoding| {
+        let ask = read("spoiled", "seq_num=0", encoding).without("s2-encryption-key");
+        ask.key(&GOOD)
+    };
+    let no_stream = Ask::get("/v1/streams/a%0Ab%22");
+    let cases = [
+        (
+            "no-key",
+            good.clone().without("s2-encryption-key"),
+            "append",
+            "s",
+            "invalid",
+            "client",
+        ),
+        (
+            "wrong-key",
+            good.without("s2-encryption-key").key(&WRONG),
+            "append",
+            "s",
+            "decryption_failed",
+            "client",
+        ),
+        (
+            "spoiled",
+            spoiled(Encoding::Json),
+            "read",
+            "spoiled",
+            "decryption_failed",
+            "upstream",
+        ),
+        // Its answer is 200 by then.
+        (
+            "spoiled-session",
+            spoiled(Encoding::Frames),
+            "read_session",
+            "spoiled",
+            "decryption_failed",
+            "upstream",
+        ),
+        ("no-stream", no_stream, "stream", "a\nb\"", "404", "client"),
+    ];
+    for (id, ask, ..) in &cases {
+        client.ask(ask.clone().header("s2-request-id", id)).await;
+    }
+    // An answer that breaks off.
+    let player = lite.play(&records("s"));
+    let ask = read("s", "seq_num=0", Encoding::Frames).header("s2-request-id", "broken");
+    let mut live = Live::new(client.open(ask).await);
+    player.break_off().await;
+    assert!(live.frame().await.is_err());
+    // A client that leaves before its answer.
+    let poll = read("s", "seq_num=1&wait=60", Encoding::Json).header("s2-request-id", "left");
+    let leaver = program.client("h2").await;
+    tokio::select! {
+        _ = leaver.ask(poll) => panic!("answered"),
+        () = until("it is asked", async || lite.last("GET").unwrap().line.contains("wait=60")) => {}
+    }
+    leaver.vanish();
+
+    let broken = ("broken", "read_session", "s", "broken_off", "upstream");
+    let left = ("left", "read", "s", "client_left", "client");
+    let cases = cases
+        .iter()
+        .map(|(id, _, operation, stream, code, fault)| (*id, *operation, *stream, *code, *fault));
+    let cases: Vec<_> = cases.chain([broken, left]).collect();
+    let of = |id: &str| -> Vec<_> {
+        let mut lines = lines(&program.log());
+        lines.retain(|line| line["request_id"] == id);
+        lines
+    };
+    for (id, operation, stream, code, fault) in &cases {
+        until("it is in the log", async || !of(id).is_empty()).await;
+        let [line] = &of(id)[..] else {
+            panic!("{id}: {:#?}", of(id));
+        };
+        let told =
+            ["operation", "stream", "code", "fault"].map(|name| line[name].as_str().unwrap());
+        assert_eq!(told, [*operation, *stream, *code, *fault], "{line}");
+        let level = if *fault == "client" { "INFO" } else { "WARN" };
+        assert_eq!(line["level"], level, "{line}");
+        assert_eq!(line["basin"], BASIN, "{line}");
+        assert!(
+            line["client"].as_str().unwrap().starts_with("127.0.0.1:"),
+            "{line}"
+        );
+        assert!(line["duration_ms"].is_f64(), "{line}");
+        assert_ne!(line["message"], "", "{line}");
+    }
+    // Nothing else that was asked is in the log.
+    let mut others = lines(&program.log());
+    others.retain(|line| line["request_id"].is_string());
+    assert_eq!(others.len(), cases.len(), "{others:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

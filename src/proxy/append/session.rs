@@ -273,10 +273,7 @@ impl Session {
                     return (Ok(Some(frame)), false);
                 }
                 Ok(None) => return (self.end(), false),
-                Err(error) => {
-                    tracing::warn!(%error, "append session");
-                    return (Err(error.into()), false);
-                }
+                Err(error) => return (Err(error.into()), false),
             }
         }
     }
@@ -303,6 +300,7 @@ impl Session {
         if ack.end.seq_num.checked_sub(ack.start.seq_num) != Some(expected.records) {
             return Err(Error::Garbage("an ack of another number of records"));
         }
+        self.shared.exchange.moved(expected.records);
         let Some(part) = expected.part else {
             return Ok(Some(ack));
         };

@@ -13,8 +13,15 @@ use serde_json::{Value, json};
 use super::ops::{Call, Op};
 use crate::harness::{Answer, Delivered, Encoding, Frame, delivered, gunzip, metered};
 
-/// Headers of the connection, and those whose value is a matter of luck.
-const NOT_COMPARED: [&str; 4] = ["date", "connection", "transfer-encoding", "content-length"];
+/// Headers of the connection, and those whose value is a matter of luck. `s2-request-id` is streamseal's
+/// own: `s2-lite` answers without one.
+const NOT_COMPARED: [&str; 5] = [
+    "date",
+    "connection",
+    "transfer-encoding",
+    "content-length",
+    "s2-request-id",
+];
 
 /// What only an answer to a preflight can vary with.
 const PREFLIGHT: [&str; 2] = [

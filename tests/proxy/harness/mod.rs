@@ -2,6 +2,7 @@
 
 mod authority;
 mod client;
+mod collector;
 mod delivered;
 mod encoding;
 mod fake;
@@ -27,6 +28,7 @@ use streamseal::{
 
 pub use authority::{Authority, Issued, meet, presenting, roots};
 pub use client::{Answer, AnyBody, Ask, Client};
+pub use collector::Collector;
 pub use delivered::{Delivered, End, batch, delivered};
 pub use encoding::{Encoding, Packed, ack, append, input, json_input, metered, read, record};
 pub use fake::{Act, Call, Fake};
@@ -34,7 +36,7 @@ pub use frames::{BrokenOff, DEADLINE, Frame, Live, RECONNECT, Session, channel, 
 pub use lite::{BodyEnd, Lite, Player, Seen};
 pub use oracle::{CIPHERS, open, seal};
 pub use played::{frame, heartbeat, sealed_batch, second_ack};
-pub use program::Program;
+pub use program::{Program, terminate};
 pub use ran::Ran;
 pub use raw::{
     CONTINUATION, DATA, GOAWAY, HEADERS, PUSH_PROMISE, Peer, RST_STREAM, Raw, SETTINGS, Says,
@@ -162,6 +164,12 @@ impl Stack {
         self.certificate = running.certificate_pem().unwrap_or_default().to_owned();
         self.running = Some(running);
         Ok(())
+    }
+
+    /// What it counts and measures, as Prometheus reads it.
+    pub fn metrics(&self) -> String {
+        let running = self.running.as_ref().expect("it is stopped");
+        running.metrics().render()
     }
 
     /// Runs a command of the program with this deployment's configuration.

@@ -115,6 +115,20 @@ impl Program {
         self.running.as_ref().expect("it is killed").1
     }
 
+    /// Adds to its configuration, for the next start.
+    pub fn configure(&self, more: &str) {
+        let file = self.dir.join("streamseal.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, format!("{text}\n{more}")).unwrap();
+    }
+
+    /// Asks it to stop and waits until it did.
+    pub fn stop(&mut self) {
+        let (mut child, _) = self.running.take().expect("it is killed");
+        terminate(&child);
+        assert!(child.wait().unwrap().success());
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.running.as_ref().expect("it is killed").0.id()
@@ -154,6 +168,13 @@ fn merge(into: &mut Value, from: &Value) {
         }
         (into, from) => *into = from.clone(),
     }
+}
+
+/// Asks a process to stop.
+pub fn terminate(child: &Child) {
+    let mut kill = Command::new("kill");
+    let killed = kill.args(["-TERM", &child.id().to_string()]).status();
+    assert!(killed.unwrap().success());
 }
 
 impl Drop for Program {
