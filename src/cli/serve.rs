@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     Failure, print,
     reload::{self, Live, Reloader},
+    watch::Watch,
 };
 use crate::{
     config::Config,
@@ -43,9 +44,11 @@ pub(super) async fn run(config: Config, path: &Path) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Before anybody can know of the process: without it, the signal ends it.
     let hangup = signal(SignalKind::hangup())?;
+    // Before the files are read.
+    let watch = Watch::new(path, &config).await;
     let running = start(&config).await?;
     let reloader = Arc::clone(running.reloader());
-    let reloading = tokio::spawn(reload::whenever(reloader, path.to_owned(), hangup));
+    let reloading = tokio::spawn(reload::whenever(reloader, path.into(), hangup, watch));
     print(&format!("listening on {}\n", running.url(&config)))?;
     tokio::select! {
         _ = terminate.recv() => {}
