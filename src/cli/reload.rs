@@ -7,6 +7,7 @@ use std::{
     time::SystemTime,
 };
 
+use tokio::signal::unix::Signal;
 use toml::Value;
 
 use super::{Failure, checked, serve, watch::Watch};
@@ -87,6 +88,10 @@ impl Reloader {
             checked(&effective).map_err(|failure| as_is(&failure, &waiting))?;
         }
         let renewed = self.parts.renew(&effective)?;
+        if *running != effective {
+            let effective = effective.to_toml()?;
+            tracing::info!("effective configuration:\n{effective}");
+        }
         let has_file_keys = renewed.rules.has_file_keys();
         self.parts.replace(renewed);
         if has_file_keys {
@@ -151,18 +156,13 @@ impl Live {
     }
 }
 
-/// Reloads whenever `hangup` says so or a file changes, forever. What went wrong is in the log.
+/// Reloads the file at `path` whenever `hangup` or `watch` says so, forever. What went wrong is in the log.
 pub(super) async fn whenever(
     reloader: Arc<Reloader>,
-    path: impl AsRef<Path>,
-    mut hangup: tokio::signal::unix::Signal,
+    path: Arc<Path>,
+    mut hangup: Signal,
+    mut watch: Watch,
 ) {
-    let path: Arc<Path> = path.as_ref().into();
-    let config = {
-        let running = reloader.running.lock();
-        running.unwrap_or_else(PoisonError::into_inner).clone()
-    };
-    let mut watch = Watch::new(&path, &config).await;
     loop {
         let why = tokio::select! {
             _ = hangup.recv() => "SIGHUP",

@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     Failure, print,
     reload::{self, Live, Reloader},
+    watch::Watch,
 };
 use crate::{
     config::Config,
@@ -45,6 +46,8 @@ pub(super) async fn run(config: Config, path: &Path) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     // Before anybody can know of the process: without it, the signal ends it.
     let hangup = signal(SignalKind::hangup())?;
+    // Before the files are read.
+    let watch = Watch::new(path, &config).await;
     let running = start(&config).await?;
     let listening = format!("listening on {}", running.url(&config));
     match config.audit.is_stdout() {
@@ -53,7 +56,7 @@ pub(super) async fn run(config: Config, path: &Path) -> Result<(), Failure> {
         false => print(&format!("{listening}\n"))?,
     }
     let reloader = Arc::clone(running.reloader());
-    let reloading = tokio::spawn(reload::whenever(reloader, path.to_owned(), hangup));
+    let reloading = tokio::spawn(reload::whenever(reloader, path.into(), hangup, watch));
     signals.next().await;
     reloading.abort();
     tracing::info!("stopping: no new connections, running requests may finish");

@@ -6,7 +6,7 @@ use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
 use rustls::HandshakeKind;
 use streamseal::{config::Config, server::Authenticate};
 
-use crate::harness::{Ask, Authority, Encoding, Issued, KEY, Live, Stack, meet, presenting, read};
+use crate::harness::{Ask, Authority, Encoding, Issued, Live, Stack, meet, presenting, read};
 
 fn basins() -> Ask {
     Ask::get("/v1/basins")
@@ -102,7 +102,7 @@ async fn who_the_new_client_ca_does_not_know_cannot_come_in_again() {
         "config": { "stream_cipher": "aegis-256", "create_stream_on_read": true },
     }));
     assert_eq!(met.client.ask(follow).await.status, 201);
-    let follow = read("s", "seq_num=0", Encoding::Frames).key(&KEY);
+    let follow = read("s", "seq_num=0", Encoding::Frames);
     let mut live = Live::new(met.client.open(follow).await);
     assert!(live.frame().await.unwrap().is_some());
 

@@ -1,12 +1,16 @@
 //! What runs when a configuration is replaced goes on as it began, and never turns into plaintext.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
-use streamseal::proxy::rules::{KeySource, RuleCipher, StreamRule};
+use streamseal::{
+    proxy::rules::{KeySource, RuleCipher, StreamRule},
+    store::UnknownStreams,
+};
+use tokio::sync::Notify;
 
 use crate::harness::{
-    Ask, Authority, BASIN, Client, Encoding, Frame, KEY, Live, Session, Stack, frame, input, meet,
-    presenting, read, record, records,
+    Act, Ask, Authority, BASIN, Call, Client, Encoding, Fake, Frame, KEY, Lite, Live, Session,
+    Stack, contains, frame, input, meet, presenting, read, record, records, until,
 };
 
 const SECRET: &str = "a body that nobody may see";
@@ -41,7 +45,7 @@ async fn next_body(live: &mut Live) -> Vec<u8> {
 async fn sessions(client: &Client) -> (Session, Live) {
     let mut session = Session::append(client, Ask::post(records("s")).key(&KEY)).await;
     append(&mut session, "before").await;
-    let follow = read("s", "seq_num=0", Encoding::Frames).key(&KEY);
+    let follow = read("s", "seq_num=0", Encoding::Frames);
     let mut live = Live::new(client.open(follow).await);
     assert_eq!(next_body(&mut live).await, b"before");
     (session, live)
@@ -204,4 +208,50 @@ async fn reloads_do_not_disturb_those_who_append_and_read() {
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
     assert_eq!(stack.reloads().applied(), 50);
     assert!(!stack.tap.saw(SECRET.as_bytes()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_comes_while_a_stream_is_looked_at_holds() {
+    let lite = Arc::new(Lite::start().await);
+    let fake = Fake::start(lite.address).await;
+    let mut stack = Stack::over(Arc::clone(&lite), |config| {
+        fake.aim(config);
+        config.store.unknown_streams = UnknownStreams::Plain;
+    })
+    .await;
+    stack.create_basin(Some("aes-256-gcm")).await;
+    // Made around the proxy: forwarded in the clear, if the operator says so.
+    let direct = stack.direct().await;
+    let made = serde_json::json!({ "stream": "s" });
+    direct.ask(Ask::post("/v1/streams").json(&made)).await;
+    let release = Arc::new(Notify::new());
+    let held = Arc::clone(&release);
+    fake.script(move |call| match call.is("GET", "/v1/streams?prefix=s&") {
+        true => Act::Hold(Arc::clone(&held)),
+        false => Act::Pass,
+    });
+    let client = stack.h2().await;
+    let body = serde_json::json!({ "records": [{ "body": SECRET }] });
+    let ask = Ask::post(records("s")).json(&body).key(&KEY);
+    let asked = tokio::spawn(async move { client.ask(ask).await });
+    let is_looked_at = async || {
+        fake.calls()
+            .iter()
+            .any(|call| call.is("GET", "/v1/streams?"))
+    };
+    until("the stream is looked at", is_looked_at).await;
+    let rules = rule(RuleCipher::Aegis256);
+    assert_eq!(
+        stack.reload(|config| config.streams = rules),
+        Ok(Vec::new())
+    );
+    fake.heal();
+    release.notify_one();
+    let answer = asked.await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let stored = direct.ask(Ask::get(records("s") + "?seq_num=0")).await;
+    assert_ne!(stored.json()["records"][0]["body"], SECRET);
+    let calls = fake.calls();
+    let is_secret = |call: &Call| contains(&call.body, SECRET.as_bytes());
+    assert!(!calls.iter().any(is_secret));
 }

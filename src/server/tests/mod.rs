@@ -22,10 +22,12 @@ mod mtls;
 struct Echo {
     arrived: Notify,
     release: Notify,
+    peers: Mutex<Vec<Peer>>,
 }
 
 impl Handler for Echo {
-    async fn handle(self: Arc<Self>, request: Request<Incoming>, _: Peer) -> Response<Body> {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        self.peers.lock().unwrap().push(peer);
         if request.uri().path() == "/wait" {
             self.arrived.notify_one();
             self.release.notified().await;

@@ -2,7 +2,8 @@
 
 use std::io::Write as _;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::HandshakeKind;
 
 use super::*;
 
@@ -18,7 +19,9 @@ async fn client_without_a_certificate_of_the_ca_is_refused() {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let mut leaf = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    leaf.distinguished_name
+        .push(DnType::OrganizationName, "Example");
     let leaf = leaf.signed_by(&key, &ca).unwrap();
     let (ca_pem, cert_pem, key_pem) = (
         file(&ca.pem()),
@@ -34,12 +37,24 @@ async fn client_without_a_certificate_of_the_ca_is_refused() {
     config.tls.client_ca_file = ca_pem.path().into();
     let server = Running::start(config, &Limits::default());
     let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-    for (identity, comes_in) in [(None, false), (Some((leaf.der().clone(), key)), true)] {
-        let connector = connector(ca.der().clone(), b"http/1.1", identity);
+    let connecting = |identity| connector(ca.der().clone(), b"http/1.1", identity);
+    let known = connecting(Some((leaf.der().clone(), key)));
+    for (connector, comes_in, resumes) in [
+        (&connecting(None), false, false),
+        (&known, true, false),
+        (&known, true, true),
+    ] {
         let name = ServerName::try_from("127.0.0.1").unwrap();
         // In TLS 1.3 the client learns of a refusal only when it reads.
         let io = connector.connect(name, server.tcp().await).await.unwrap();
+        let kind = io.get_ref().1.handshake_kind();
+        assert_eq!(kind == Some(HandshakeKind::Resumed), resumes);
         let answer = within(over_http1(io, "/")).await;
         assert_eq!(answer.is_ok(), comes_in);
     }
+    // A resumed connection knows whose it is, too.
+    let peers = server.handler.peers.lock().unwrap();
+    let subjects = peers.iter().map(|peer| peer.subject.as_deref());
+    let name = Some("CN=rcgen self signed cert, O=Example");
+    assert_eq!(subjects.collect::<Vec<_>>(), [name, name]);
 }
