@@ -19,8 +19,7 @@ use crate::{
     keys,
     proxy::rules::{BasinRule, Rules, StreamRule},
     server::{self, Authenticate},
-    store,
-    upstream::{self, Upstream},
+    store, upstream,
 };
 
 /// What environment variables start with that set a key, as in `STREAMSEAL_LISTEN__ADDRESS`.
@@ -118,9 +117,7 @@ impl Config {
         let mut problems = server::problems(&self.listen);
         problems.extend(self.limits.problems());
         problems.extend(self.store.problems());
-        if let Err(error) = Upstream::new(&self.upstream) {
-            problems.extend(error.problems);
-        }
+        problems.extend(upstream::problems(&self.upstream));
         let has_own_token = self.upstream.access_token_file.is_set();
         if has_own_token && self.listen.authenticate == Authenticate::Upstream {
             problems.push(

@@ -91,6 +91,12 @@ impl Exchange {
         }
     }
 
+    /// What it asks for, as far as that is known.
+    pub fn operation(&self) -> Operation {
+        let routed = self.routed.get();
+        routed.map_or(Operation::Unrouted, |routed| routed.operation)
+    }
+
     /// It carries or maps to the key with this commitment.
     pub fn keyed(&self, check: KeyCheck) {
         let _same = self.key.set(check);
@@ -99,6 +105,7 @@ impl Exchange {
     /// It failed, be it in place of an answer or in the middle of one.
     pub fn failed(&self, error: &Error) {
         error.log(&self.what);
+        error.count(&self.metrics.records);
         self.fail(error.code().as_str().into(), error.fault());
     }
 

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -12,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::{Body, BoxError, Error, endpoint::Destination, lease::Lease};
+use crate::telemetry::metrics::Metrics;
 
 /// A request body on its way upstream.
 ///
@@ -70,6 +72,7 @@ impl http_body::Body for RequestBody {
 pub struct ResponseBody {
     inner: Incoming,
     from: Destination,
+    metrics: Arc<Metrics>,
     held: Option<(Lease, Exchange)>,
 }
 
@@ -79,10 +82,12 @@ impl ResponseBody {
         from: Destination,
         lease: Lease,
         exchange: Exchange,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let mut body = Self {
             inner,
             from,
+            metrics,
             held: Some((lease, exchange)),
         };
         if body.inner.is_end_stream() {
@@ -117,7 +122,11 @@ impl http_body::Body for ResponseBody {
             }
             Some(Err(error)) => {
                 self.held = None;
-                Poll::Ready(Some(Err(Error::lost(&self.from, error))))
+                let error = Error::lost(&self.from, error);
+                if let Some(failure) = error.failure() {
+                    self.metrics.upstream.errors.of(failure).inc();
+                }
+                Poll::Ready(Some(Err(error)))
             }
             None => {
                 self.finish();

@@ -1,6 +1,9 @@
 //! Requests to the upstream store: connection pool, TLS, and what may and may not leave the process.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{
@@ -9,6 +12,8 @@ use http::{
 };
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+use tokio::time::error::Elapsed;
+use tokio_rustls::TlsConnector;
 
 use self::{
     body::RequestBody,
@@ -20,7 +25,13 @@ pub use self::{
     body::ResponseBody,
     config::{Config, ConfigError, TlsConfig},
 };
-use crate::stream::BasinName;
+use crate::{
+    stream::BasinName,
+    telemetry::{
+        label::{Operation, UpstreamFailure},
+        metrics::Metrics,
+    },
+};
 
 mod body;
 mod config;
@@ -94,15 +105,27 @@ struct Inner {
     basin: Endpoint,
     authorization: Option<HeaderValue>,
     pool: Pool,
+    metrics: Arc<Metrics>,
 }
 
-impl Upstream {
-    /// Reads the files that the configuration names. No connection is opened yet.
-    ///
-    /// # Errors
-    ///
-    /// Every mistake in the section and every file that cannot be used.
-    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+/// What is made of the configuration and the files that it names.
+struct Loaded {
+    account: Endpoint,
+    basin: Endpoint,
+    authorization: Option<HeaderValue>,
+    tls: TlsConnector,
+}
+
+/// Everything that is wrong with the `[upstream]` section and the files it names, each with its key.
+pub fn problems(config: &Config) -> Vec<String> {
+    match Loaded::read(config) {
+        Ok(_) => Vec::new(),
+        Err(error) => error.problems,
+    }
+}
+
+impl Loaded {
+    fn read(config: &Config) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
         let account = endpoint("account_endpoint", &config.account_endpoint, &mut problems);
         let basin = endpoint("basin_endpoint", &config.basin_endpoint, &mut problems);
@@ -119,16 +142,33 @@ impl Upstream {
         let tls = tls::connector(&config.tls, is_tls);
         let tls = tls.map_err(|wrong| problems.extend(wrong)).ok();
         match (account, basin, tls) {
-            (Some(account), Some(basin), Some(tls)) if problems.is_empty() => {
-                Ok(Self(Arc::new(Inner {
-                    account,
-                    basin,
-                    authorization,
-                    pool: Pool::new(tls),
-                })))
-            }
+            (Some(account), Some(basin), Some(tls)) if problems.is_empty() => Ok(Self {
+                account,
+                basin,
+                authorization,
+                tls,
+            }),
             _ => Err(ConfigError { problems }),
         }
+    }
+}
+
+impl Upstream {
+    /// Reads the files that the configuration names. No connection is opened yet. What comes of requests
+    /// is counted in `metrics`.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in the section and every file that cannot be used.
+    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, ConfigError> {
+        let loaded = Loaded::read(config)?;
+        Ok(Self(Arc::new(Inner {
+            account: loaded.account,
+            basin: loaded.basin,
+            authorization: loaded.authorization,
+            pool: Pool::new(loaded.tls, Arc::clone(&metrics)),
+            metrics,
+        })))
     }
 
     /// Sends `request` and returns the response's head as soon as it is there.
@@ -138,11 +178,54 @@ impl Upstream {
     /// once more on a new connection, and in no other case. There is no timeout but the one on connecting.
     /// Dropping the future or the response body cancels the exchange upstream.
     ///
+    /// An [`Operation`] among the request's extensions says what its time is counted as.
+    ///
     /// # Errors
     ///
     /// See [`Error`]: all but [`Error::Lost`] and [`Error::Redirect`] mean that nothing was sent, or that
     /// the peer promised to have done nothing.
     pub async fn send(
+        &self,
+        target: Target<'_>,
+        request: Request<Body>,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let metrics = &self.0.metrics.upstream;
+        let operation = request.extensions().get::<Operation>().copied();
+        let began = Instant::now();
+        let answer = self.exchange(target, request).await;
+        match &answer {
+            Ok(_) => {
+                let duration = metrics.duration.of(operation.unwrap_or_default());
+                duration.observe(began.elapsed().as_secs_f64());
+            }
+            Err(error) => {
+                if let Some(failure) = error.failure() {
+                    metrics.errors.of(failure).inc();
+                }
+            }
+        }
+        answer
+    }
+
+    /// Gives `exchange`, which is with this upstream, up after `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`Elapsed`] then.
+    pub async fn within<T>(
+        &self,
+        limit: Duration,
+        exchange: impl Future<Output = T>,
+    ) -> Result<T, Elapsed> {
+        let done = tokio::time::timeout(limit, exchange).await;
+        if done.is_err() {
+            let errors = &self.0.metrics.upstream.errors;
+            errors.of(UpstreamFailure::Timeout).inc();
+        }
+        done
+    }
+
+    async fn exchange(
         &self,
         target: Target<'_>,
         mut request: Request<Body>,
@@ -169,7 +252,8 @@ impl Upstream {
                         return Err(Error::Redirect { authority });
                     }
                     headers::clean_response(&mut parts.headers);
-                    let body = ResponseBody::new(body, to, lease, exchange);
+                    let body =
+                        ResponseBody::new(body, to, lease, exchange, Arc::clone(&self.0.metrics));
                     return Ok(Response::from_parts(parts, body));
                 }
                 Outcome::Unsent(back, _) if retry_from.is_none() => {
@@ -208,6 +292,17 @@ impl Error {
         Self::Connect {
             authority: to.to_string(),
             reason: reason.into(),
+        }
+    }
+
+    /// What it counts as. A request whose own body broke off is no failure of the upstream.
+    fn failure(&self) -> Option<UpstreamFailure> {
+        match self {
+            Self::Connect { .. } => Some(UpstreamFailure::Connect),
+            Self::Lost { source, .. } => (!source.is_user()).then_some(UpstreamFailure::Lost),
+            Self::Redirect { .. } => Some(UpstreamFailure::Redirect),
+            Self::Target { .. } => Some(UpstreamFailure::Target),
+            Self::Request(_) => Some(UpstreamFailure::Request),
         }
     }
 

@@ -18,7 +18,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::session_or_refusal;
 use crate::{
-    body::{Acks, Answer, InputError, Inputs, SealedBody, SealedSender},
+    body::{Acks, Answer, InputError, Inputs, Meter, SealedBody, SealedSender},
     crypto::StreamCipher,
     proxy::{
         Error, Pin, Proxy,
@@ -68,7 +68,7 @@ impl Proxy {
         let ceiling = ceiling.map_err(Stop::before_sending)?;
         let (body, sender) = SealedBody::session();
         let response = self.send_sealed(&path, parts, Media::S2s, body).await?;
-        let response = session_or_refusal(response).await?;
+        let response = session_or_refusal(&self.upstream, response).await?;
         let shared = Arc::new(Shared {
             failure: OnceLock::new(),
             exchange: Arc::clone(&asked.exchange),
@@ -79,6 +79,7 @@ impl Proxy {
             inputs: Inputs::new(incoming),
             cipher: cipher.clone(),
             fit: self.fit,
+            meter: self.meter(&path),
             shared: Arc::clone(&shared),
         };
         let session = Session {
@@ -142,6 +143,7 @@ struct Uplink {
     inputs: Inputs,
     cipher: StreamCipher,
     fit: Fit,
+    meter: Meter,
     shared: Arc<Shared>,
 }
 
@@ -171,7 +173,7 @@ impl Uplink {
     }
 
     async fn seal(&self, input: &AppendInput) -> Result<Vec<SealedInput>, Stop> {
-        let sealed = input.seal_to_fit(&self.cipher, self.fit);
+        let sealed = self.meter.seal(input, &self.cipher, self.fit);
         let sealed = sealed.map_err(Error::from)?;
         let reserved = self.shared.ceiling.reserve(input).await;
         reserved.map_err(Stop::before_sending)?;

@@ -82,7 +82,11 @@ impl Store {
 }
 
 fn upstream(endpoint: &str) -> Upstream {
-    Upstream::new(&config(endpoint)).unwrap()
+    connect(&config(endpoint))
+}
+
+fn connect(config: &Config) -> Upstream {
+    Upstream::new(config, Arc::new(Metrics::new().unwrap())).unwrap()
 }
 
 fn config(endpoint: &str) -> Config {

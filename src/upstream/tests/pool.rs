@@ -88,7 +88,7 @@ async fn http1_over_tls_reuses_its_connection() {
     ca.write_all(pem.as_bytes()).unwrap();
     let mut config = config(&format!("https://{address}"));
     config.tls.ca_file = ca.path().into();
-    let upstream = Upstream::new(&config).unwrap();
+    let upstream = connect(&config);
     for _ in 0..3 {
         let response = within(upstream.send(Target::Account, request("/")))
             .await
