@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 
 use super::{
@@ -28,6 +28,9 @@ use crate::{
     upstream::{Body, BoxError},
     wire::media::Media,
 };
+
+/// The code of a request that the client did not wait for.
+const CLIENT_LEFT: &str = "client_left";
 
 /// One request. It ends when the last of those who hold it lets go: the handler, or the answer's body.
 pub struct Exchange {
@@ -109,6 +112,11 @@ impl Exchange {
         self.fail(error.code().as_str().into(), error.fault());
     }
 
+    /// The client left before the request, or its answer, was complete.
+    pub fn left(&self) {
+        self.fail(CLIENT_LEFT.into(), Fault::Client);
+    }
+
     /// It was refused by the upstream.
     pub fn refused(&self, refusal: &Refusal) {
         self.fail_by(refusal.parts().0);
@@ -137,7 +145,13 @@ impl Exchange {
         self.fail_by(status);
         response.map(|body| {
             let exchange = Arc::clone(self);
-            AnswerBody { body, exchange }.boxed_unsync()
+            let is_over = false;
+            AnswerBody {
+                body,
+                exchange,
+                is_over,
+            }
+            .boxed_unsync()
         })
     }
 
@@ -163,7 +177,7 @@ impl Drop for Exchange {
         let code = match &self.failure.get() {
             Some(failure) => &*failure.code,
             // The client left before there was an answer.
-            None if self.answered.get().is_none() => "client_left",
+            None if self.answered.get().is_none() => CLIENT_LEFT,
             None => "ok",
         };
         let fault = self.failure.get().map(|failure| failure.fault.as_str());
@@ -219,6 +233,20 @@ impl Routed {
 struct AnswerBody {
     body: Body,
     exchange: Arc<Exchange>,
+    /// Its end was seen, be it a good one or not.
+    is_over: bool,
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        // Whoever knows the length does not ask for the end.
+        let is_over =
+            self.is_over || self.body.is_end_stream() || self.body.size_hint().exact() == Some(0);
+        // To leave is how a client ends a read session.
+        if !is_over && self.exchange.operation() != Operation::ReadSession {
+            self.exchange.left();
+        }
+    }
 }
 
 impl http_body::Body for AnswerBody {
@@ -234,6 +262,7 @@ impl http_body::Body for AnswerBody {
             // What broke off was the upstream's answer; the proxy's own errors come before.
             self.exchange.fail("broken_off".into(), Fault::Upstream);
         }
+        self.is_over |= matches!(&polled, Poll::Ready(None | Some(Err(_))));
         polled
     }
 

@@ -15,15 +15,15 @@ use hyper::body::Incoming;
 use tokio::time::error::Elapsed;
 use tokio_rustls::TlsConnector;
 
-use self::{
-    body::RequestBody,
-    endpoint::{Destination, Endpoint},
-    lease::{Lease, Lent},
-    pool::Pool,
-};
 pub use self::{
     body::ResponseBody,
     config::{Config, ConfigError, TlsConfig},
+};
+use self::{
+    body::{OwnFault, RequestBody},
+    endpoint::{Destination, Endpoint},
+    lease::{Lease, Lent},
+    pool::Pool,
 };
 use crate::{
     stream::BasinName,
@@ -192,15 +192,16 @@ impl Upstream {
         let metrics = &self.0.metrics.upstream;
         let operation = request.extensions().get::<Operation>().copied();
         let began = Instant::now();
-        let answer = self.exchange(target, request).await;
+        let own_fault = OwnFault::default();
+        let answer = self.exchange(target, request, &own_fault).await;
         match &answer {
             Ok(_) => {
                 let duration = metrics.duration.of(operation.unwrap_or_default());
                 duration.observe(began.elapsed().as_secs_f64());
             }
             Err(error) => {
-                if let Some(failure) = error.failure() {
-                    metrics.errors.of(failure).inc();
+                if !own_fault.is_so() {
+                    metrics.errors.of(error.failure()).inc();
                 }
             }
         }
@@ -229,6 +230,7 @@ impl Upstream {
         &self,
         target: Target<'_>,
         mut request: Request<Body>,
+        own_fault: &OwnFault,
     ) -> Result<Response<ResponseBody>, Error> {
         let to = self.prepare(target, request.headers_mut())?;
         let path = request
@@ -239,7 +241,7 @@ impl Upstream {
         request.extensions_mut().clear();
         let host = self.0.pool.host(&to)?;
         let (parts, body) = request.into_parts();
-        let (body, exchange) = RequestBody::new(body);
+        let (body, exchange) = RequestBody::new(body, own_fault.clone());
         let mut request = Request::from_parts(parts, body);
         let mut retry_from = None;
         loop {
@@ -295,14 +297,14 @@ impl Error {
         }
     }
 
-    /// What it counts as. A request whose own body broke off is no failure of the upstream.
-    fn failure(&self) -> Option<UpstreamFailure> {
+    /// What it counts as.
+    fn failure(&self) -> UpstreamFailure {
         match self {
-            Self::Connect { .. } => Some(UpstreamFailure::Connect),
-            Self::Lost { source, .. } => (!source.is_user()).then_some(UpstreamFailure::Lost),
-            Self::Redirect { .. } => Some(UpstreamFailure::Redirect),
-            Self::Target { .. } => Some(UpstreamFailure::Target),
-            Self::Request(_) => Some(UpstreamFailure::Request),
+            Self::Connect { .. } => UpstreamFailure::Connect,
+            Self::Lost { .. } => UpstreamFailure::Lost,
+            Self::Redirect { .. } => UpstreamFailure::Redirect,
+            Self::Target { .. } => UpstreamFailure::Target,
+            Self::Request(_) => UpstreamFailure::Request,
         }
     }
 

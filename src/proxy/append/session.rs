@@ -164,7 +164,7 @@ impl Uplink {
                 },
                 Ok(None) => return sender.finish().await,
                 Err(InputError::Decode(error)) => break Error::Decode(error).into(),
-                Err(InputError::Broken(_)) => return,
+                Err(InputError::Broken(_)) => return self.shared.exchange.left(),
             }
         };
         self.shared.exchange.stopped(&stop);

@@ -21,6 +21,7 @@ use super::*;
 mod config;
 mod failure;
 mod headers;
+mod metrics;
 mod pool;
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;

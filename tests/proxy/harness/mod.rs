@@ -1,6 +1,7 @@
 //! A whole deployment in one process: client, TLS, streamseal, recording tap, plain `s2-lite`.
 
 mod client;
+mod counts;
 mod delivered;
 mod encoding;
 mod fake;
@@ -25,6 +26,7 @@ use streamseal::{
 };
 
 pub use client::{Answer, AnyBody, Ask, Client};
+pub use counts::Counts;
 pub use delivered::{Delivered, End, batch, delivered};
 pub use encoding::{Encoding, Packed, ack, append, input, json_input, metered, read, record};
 pub use fake::{Act, Call, Fake};
@@ -143,6 +145,11 @@ impl Stack {
         self.certificate = running.certificate_pem().unwrap_or_default().to_owned();
         self.running = Some(running);
         Ok(())
+    }
+
+    /// What the proxy counts and measures.
+    pub fn metrics(&self) -> &streamseal::telemetry::metrics::Metrics {
+        self.running.as_ref().unwrap().metrics()
     }
 
     /// Runs a command of the program with this deployment's configuration.
