@@ -21,7 +21,7 @@ use crate::{
     server::{self, Authenticate},
     store,
     telemetry::{audit, traces},
-    upstream::{self, Upstream},
+    upstream,
 };
 
 /// What environment variables start with that set a key, as in `STREAMSEAL_LISTEN__ADDRESS`.
@@ -125,9 +125,7 @@ impl Config {
         problems.extend(self.store.problems());
         problems.extend(self.audit.problems());
         problems.extend(self.traces.problems());
-        if let Err(error) = Upstream::new(&self.upstream) {
-            problems.extend(error.problems);
-        }
+        problems.extend(upstream::problems(&self.upstream));
         let has_own_token = self.upstream.access_token_file.is_set();
         if has_own_token && self.listen.authenticate == Authenticate::Upstream {
             problems.push(

@@ -56,6 +56,12 @@ mod limits;
 mod listener;
 #[path = "proxy/logs.rs"]
 mod logs;
+#[path = "proxy/metrics.rs"]
+mod metrics;
+#[path = "proxy/metrics_failures.rs"]
+mod metrics_failures;
+#[path = "proxy/metrics_names.rs"]
+mod metrics_names;
 #[path = "proxy/native.rs"]
 mod native;
 #[path = "proxy/native_reads.rs"]

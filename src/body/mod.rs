@@ -5,6 +5,7 @@ mod collect;
 mod frames;
 mod inputs;
 mod limit;
+mod meter;
 mod outgoing;
 mod reader;
 
@@ -12,5 +13,6 @@ pub use acks::{AckError, Acks, Answer};
 pub use collect::{CollectError, collect};
 pub use inputs::{InputError, Inputs};
 pub use limit::ReadLimit;
+pub use meter::Meter;
 pub use outgoing::{Ended, SealedBody, SealedSender};
 pub use reader::{Opened, ReadError, Reader};

@@ -1,7 +1,7 @@
 //! A read session of a sealed stream: frames from upstream, opened and cut to the client's limits.
 
 use super::{
-    ReadLimit,
+    Meter, ReadLimit,
     frames::{FrameError, Frames, check_terminal},
 };
 use crate::{
@@ -52,18 +52,20 @@ pub struct Reader {
     frames: Frames<ResponseBody>,
     cipher: StreamCipher,
     limit: ReadLimit,
+    meter: Meter,
     /// The batch at hand, and whether the upstream is about to go.
     opening: Option<(Opening, bool)>,
     over: bool,
 }
 
 impl Reader {
-    /// Reads from a response's body with the stream's cipher.
-    pub fn new(body: ResponseBody, cipher: StreamCipher, limit: ReadLimit) -> Self {
+    /// Reads from a response's body with the stream's cipher and meter.
+    pub fn new(body: ResponseBody, cipher: StreamCipher, limit: ReadLimit, meter: Meter) -> Self {
         Self {
             frames: Frames::new(body),
             cipher,
             limit,
+            meter,
             opening: None,
             over: false,
         }
@@ -110,7 +112,7 @@ impl Reader {
         let Some((opening, reconnect_advised)) = &mut self.opening else {
             return Ok(None);
         };
-        let Some(mut batch) = opening.next(&self.cipher)? else {
+        let Some(mut batch) = self.meter.open(opening, &self.cipher)? else {
             self.opening = None;
             return Ok(None);
         };

@@ -18,8 +18,8 @@ use crate::{
     drain::Drain,
     proxy::{Parts, Proxy, rules::Rules},
     server::{self, Authenticate, Server},
-    store::{self, Embedded},
-    telemetry::{audit::Audit, metrics::Metrics, sinks::Sinks, traces::Traces},
+    store::{self, Embedded, Measured},
+    telemetry::{audit::Audit, label::Operation, metrics::Metrics, sinks::Sinks, traces::Traces},
     upstream::{self, Upstream},
     wire::record::Fit,
 };
@@ -98,8 +98,12 @@ impl Signals {
 pub async fn start(config: &Config) -> Result<Running, Failure> {
     let rules = Rules::compile(&config.basins, &config.streams)
         .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
-    let upstream = Upstream::new(&config.upstream).map_err(|e| Failure::Config(e.to_string()))?;
-    let server = Server::bind(&config.listen, &config.limits).map_err(|error| match error {
+    let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
+    let metrics = Arc::new(metrics);
+    let upstream = Upstream::new(&config.upstream, Arc::clone(&metrics))
+        .map_err(|error| Failure::Config(error.to_string()))?;
+    let server = Server::bind(&config.listen, &config.limits, Arc::clone(&metrics));
+    let server = server.map_err(|error| match error {
         server::Error::Config(_) => Failure::Config(error.to_string()),
         server::Error::Bind { .. } => Failure::Other(error.to_string()),
     })?;
@@ -111,13 +115,11 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         warn_if_open(config, server.local_addr(), &upstream);
     }
     let drain = Drain::new();
-    let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
-    let metrics = Arc::new(metrics);
     let audit = Audit::start(&config.audit, &metrics).map_err(Failure::Other)?;
     let traces = Traces::start(&config.traces).map_err(Failure::Other)?;
     let sinks = Arc::new(Sinks::new(audit, traces));
     let proxy = Arc::new(Proxy::new(Parts {
-        store: Arc::new(store),
+        store: Arc::new(Measured::new(store, Arc::clone(&metrics))),
         rules,
         unknown_streams: config.store.unknown_streams,
         key_check: config.keys.check,
@@ -231,6 +233,7 @@ async fn warn_of_open_upstream(upstream: Upstream) {
     let nobody = HeaderValue::from_static("Bearer streamseal-start-up-probe");
     headers.insert(header::AUTHORIZATION, nobody);
     *request.headers_mut() = headers;
+    request.extensions_mut().insert(Operation::Basin);
     match upstream.send(upstream::Target::Account, request).await {
         Ok(response) if response.status().is_success() => tracing::warn!("{OPEN}"),
         Ok(_) => {}

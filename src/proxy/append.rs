@@ -19,7 +19,7 @@ use crate::{
     body::{self, SealedBody},
     keys,
     stream::StreamPath,
-    upstream::{Body, ResponseBody, Target},
+    upstream::{Body, ResponseBody, Target, Upstream},
     wire::{
         json::{self, Format},
         media::Media,
@@ -80,7 +80,8 @@ impl Proxy {
             }
         };
         let cipher = self.cipher(&stream, &parts.headers, &asked.exchange)?;
-        let sealed = input.seal_to_fit(&cipher, self.fit).map_err(Error::from)?;
+        let sealed = self.meter(&path).seal(&input, &cipher, self.fit);
+        let sealed = sealed.map_err(Error::from)?;
         let uri = parts.uri.path();
         let ceiling = self.ceiling.of(&path, stream.cipher, uri, caller).await;
         let ceiling = ceiling.map_err(Stop::before_sending)?;
@@ -129,7 +130,9 @@ impl Proxy {
             .send_sealed(path, head.clone(), Media::Proto, SealedBody::unary(part))
             .await?;
         let (head, body) = response.into_parts();
-        let body = tokio::time::timeout(APPEND_TIMEOUT, collect(body, MAX_ANSWER_BYTES))
+        let body = self
+            .upstream
+            .within(APPEND_TIMEOUT, collect(body, MAX_ANSWER_BYTES))
             .await
             .unwrap_or(Err(Error::Timeout))?;
         if head.status != StatusCode::OK {
@@ -166,7 +169,8 @@ impl Proxy {
         parts.method = Method::POST;
         let request = Request::from_parts(parts, body.into_body());
         let sent = self.upstream.send(Target::Basin(&path.basin), request);
-        tokio::time::timeout(APPEND_TIMEOUT, sent)
+        self.upstream
+            .within(APPEND_TIMEOUT, sent)
             .await
             .map_err(|_| Error::Timeout)?
             .map_err(Error::from)
@@ -178,6 +182,7 @@ impl Proxy {
 /// # Errors
 /// [`Stop`] for every answer that is no S2S session.
 pub(super) async fn session_or_refusal(
+    upstream: &Upstream,
     response: Response<ResponseBody>,
 ) -> Result<Response<ResponseBody>, Stop> {
     if response.status() == StatusCode::OK {
@@ -189,7 +194,8 @@ pub(super) async fn session_or_refusal(
         };
     }
     let (head, body) = response.into_parts();
-    let body = tokio::time::timeout(APPEND_TIMEOUT, collect(body, MAX_ANSWER_BYTES))
+    let body = upstream
+        .within(APPEND_TIMEOUT, collect(body, MAX_ANSWER_BYTES))
         .await
         .unwrap_or(Err(Error::Timeout))?;
     Err(Stop::relay(Response::from_parts(head, body)))

@@ -8,7 +8,10 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use serde::de::DeserializeOwned;
 
 use super::Error;
-use crate::upstream::{self, Body, ResponseBody, Target, Upstream};
+use crate::{
+    telemetry::label::Operation,
+    upstream::{self, Body, ResponseBody, Target, Upstream},
+};
 
 /// Longest wait for a whole control answer. The S2 CLI waits as long.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -95,6 +98,7 @@ impl<E: Into<Error>> From<E> for Stop {
 #[derive(Clone)]
 pub struct Caller {
     upstream: Upstream,
+    operation: Operation,
     authorization: Option<HeaderValue>,
     /// The request's id and its place in a trace.
     origin: Vec<(&'static str, HeaderValue)>,
@@ -104,12 +108,13 @@ pub struct Caller {
 const ORIGIN: [&str; 3] = ["s2-request-id", "traceparent", "tracestate"];
 
 impl Caller {
-    /// Calls with the credentials in `headers`.
-    pub fn new(upstream: &Upstream, headers: &HeaderMap) -> Self {
+    /// Calls with the credentials in `headers`, for a request of this operation.
+    pub fn new(upstream: &Upstream, headers: &HeaderMap, operation: Operation) -> Self {
         let authorization = headers.get(header::AUTHORIZATION).cloned();
         let origin = |name| headers.get(name).map(|value| (name, value.clone()));
         Self {
             upstream: upstream.clone(),
+            operation,
             authorization: authorization.map(|mut value| {
                 value.set_sensitive(true);
                 value
@@ -150,15 +155,17 @@ impl Caller {
     pub async fn exchange(
         &self,
         target: Target<'_>,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response<Bytes>, Error> {
+        request.extensions_mut().insert(self.operation);
         let whole = async {
             let response = self.upstream.send(target, request).await?;
             let (parts, body) = response.into_parts();
             let body = collect(body, MAX_CONTROL_BYTES).await?;
             Ok(Response::from_parts(parts, body))
         };
-        tokio::time::timeout(CONTROL_TIMEOUT, whole)
+        self.upstream
+            .within(CONTROL_TIMEOUT, whole)
             .await
             .unwrap_or(Err(Error::Timeout))
     }

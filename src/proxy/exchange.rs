@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::sync::watch;
 
@@ -38,6 +38,9 @@ use crate::{
     upstream::{Body, BoxError},
     wire::media::Media,
 };
+
+/// The code of a request that the client did not wait for.
+const CLIENT_LEFT: &str = "client_left";
 
 /// One request. It ends when the last of those who hold it lets go: the handler, or the answer's body.
 pub struct Exchange {
@@ -133,6 +136,12 @@ impl Exchange {
         }
     }
 
+    /// What it asks for, as far as that is known.
+    pub fn operation(&self) -> Operation {
+        let routed = self.routed.get();
+        routed.map_or(Operation::Unrouted, |routed| routed.operation)
+    }
+
     /// It carries or maps to this cipher's key.
     pub fn keyed(&self, cipher: &StreamCipher) {
         let _same = self.key.set(Key {
@@ -149,7 +158,15 @@ impl Exchange {
     /// It failed, be it in place of an answer or in the middle of one.
     pub fn failed(&self, error: &Error) {
         let code = error.code().as_str();
+        error.count(&self.metrics.records);
         self.fail(code.into(), error.fault(), || error.told());
+    }
+
+    /// The client left before the request, or its answer, was complete.
+    pub fn left(&self) {
+        self.fail(CLIENT_LEFT.into(), Fault::Client, || {
+            "the client left before it had an answer".to_owned()
+        });
     }
 
     /// It was refused by the upstream.
@@ -197,7 +214,13 @@ impl Exchange {
         }
         response.map(|body| {
             let exchange = Arc::clone(self);
-            AnswerBody { body, exchange }.boxed_unsync()
+            let is_over = false;
+            AnswerBody {
+                body,
+                exchange,
+                is_over,
+            }
+            .boxed_unsync()
         })
     }
 
@@ -258,9 +281,7 @@ impl Drop for Exchange {
             self.metrics.requests.began(Operation::Unrouted);
         }
         if self.answered.get().is_none() {
-            self.fail("client_left".into(), Fault::Client, || {
-                "the client left before it had an answer".to_owned()
-            });
+            self.left();
         }
         let report = self.report();
         let took = match report.answered_after {
@@ -321,6 +342,20 @@ impl Routed {
 struct AnswerBody {
     body: Body,
     exchange: Arc<Exchange>,
+    /// Its end was seen, be it a good one or not.
+    is_over: bool,
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        // Whoever knows the length does not ask for the end.
+        let is_over =
+            self.is_over || self.body.is_end_stream() || self.body.size_hint().exact() == Some(0);
+        // To leave is how a client ends a read session.
+        if !is_over && self.exchange.operation() != Operation::ReadSession {
+            self.exchange.left();
+        }
+    }
 }
 
 impl http_body::Body for AnswerBody {
@@ -338,6 +373,7 @@ impl http_body::Body for AnswerBody {
             self.exchange
                 .fail("broken_off".into(), Fault::Upstream, cause);
         }
+        self.is_over |= matches!(&polled, Poll::Ready(None | Some(Err(_))));
         polled
     }
 

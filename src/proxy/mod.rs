@@ -6,6 +6,7 @@ mod ceiling;
 pub mod control;
 mod error;
 mod exchange;
+mod failures;
 mod forward;
 mod peer;
 pub mod query;
@@ -35,7 +36,7 @@ use self::{
     rules::Rules,
 };
 use crate::{
-    body,
+    body::{self, Meter},
     crypto::{KeyCheck, StreamCipher},
     drain::Drain,
     keys,
@@ -156,7 +157,7 @@ impl Proxy {
 
     async fn answer(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
         let (method, uri) = (request.method(), request.uri());
@@ -165,13 +166,18 @@ impl Proxy {
             route,
             Ok(Route::Forward(..) | Route::WrongMethod(_) | Route::NotFound)
         );
+        if let Ok(route) = &route {
+            asked.exchange.routed(route, request.headers());
+        }
         // S2 looks at this before all else of a call, even where there is no body.
         if is_call && RequestEncoding::from_headers(request.headers()).is_err() {
             return Err(control::unsupported_encoding());
         }
         let route = route?;
-        asked.exchange.routed(&route, request.headers());
-        let caller = Caller::new(&self.upstream, request.headers());
+        // Goes with the request to the upstream's metrics.
+        let operation = asked.exchange.operation();
+        request.extensions_mut().insert(operation);
+        let caller = Caller::new(&self.upstream, request.headers(), operation);
         match route {
             Route::Append(path) => self.append(path, request, &caller, asked).await,
             Route::Read(path) => self.read(path, request, &caller, asked).await,
@@ -268,6 +274,11 @@ impl Proxy {
             }
             (keys::Check::Enforce | keys::Check::Off, _) => Ok(cipher),
         }
+    }
+
+    /// What counts the records of a stream that are sealed or opened.
+    fn meter(&self, path: &StreamPath) -> Meter {
+        Meter::new(&self.metrics, path)
     }
 
     /// What remembers the stream's key, once a record under it is known to be stored.

@@ -27,7 +27,7 @@ use crate::{
     drain::Drain,
     keys,
     stream::StreamPath,
-    upstream::{Body, BoxError, ResponseBody, Target},
+    upstream::{Body, BoxError, ResponseBody, Target, Upstream},
     wire::{
         json::{self, Format},
         media::Media,
@@ -77,9 +77,14 @@ impl Proxy {
         };
         let cipher = self.cipher(&stream, &head.headers, &asked.exchange)?;
         let response = self.open_session(&path, head, &query).await?;
-        let response = session_or_refusal(response).await?;
+        let response = session_or_refusal(&self.upstream, response).await?;
         let delivery = Delivery {
-            reader: Reader::new(response.into_body(), cipher.clone(), query.limit()),
+            reader: Reader::new(
+                response.into_body(),
+                cipher.clone(),
+                query.limit(),
+                self.meter(&path),
+            ),
             pin: self.pin(stream, &cipher),
             drain: self.drain.clone(),
             at_tail: None,
@@ -87,9 +92,10 @@ impl Proxy {
             exchange: Arc::clone(&asked.exchange),
         };
         match wanted {
-            Wanted::Unary { media, format } => unary(delivery, query.wait(), media, format)
-                .await
-                .map(|answer| asked.whole(answer)),
+            Wanted::Unary { media, format } => {
+                let batch = collected(&self.upstream, delivery, query.wait()).await?;
+                Ok(asked.whole(unary(&batch, media, format)))
+            }
             Wanted::Events { format, last } => {
                 let body = events(delivery, format, last);
                 Ok(asked.session(Media::EventStream, body))
@@ -126,7 +132,8 @@ impl Proxy {
             .map_err(|_| Error::BadPath("Invalid URL: not a URI".into()))?;
         let request = Request::from_parts(head, empty());
         let sent = self.upstream.send(Target::Basin(&path.basin), request);
-        tokio::time::timeout(READ_TIMEOUT, sent)
+        self.upstream
+            .within(READ_TIMEOUT, sent)
             .await
             .map_err(|_| Error::Timeout)?
             .map_err(Error::from)
@@ -270,12 +277,11 @@ impl Delivery {
 }
 
 /// Collects one answer: S2 returns what is there, or waits for the first batch that comes.
-async fn unary(
+async fn collected(
+    upstream: &Upstream,
     mut delivery: Delivery,
     wait: u32,
-    media: Media,
-    format: Format,
-) -> Result<Response<Bytes>, Stop> {
+) -> Result<ReadBatch, Stop> {
     let mut whole = ReadBatch {
         records: Vec::new(),
         tail: None,
@@ -303,14 +309,20 @@ async fn unary(
         Ok(())
     };
     let deadline = READ_TIMEOUT + Duration::from_secs(wait.into());
-    tokio::time::timeout(deadline, collecting)
+    upstream
+        .within(deadline, collecting)
         .await
         .map_err(|_| Error::Timeout)??;
+    Ok(whole)
+}
+
+/// A batch as a whole answer.
+fn unary(batch: &ReadBatch, media: Media, format: Format) -> Response<Bytes> {
     let body = match media {
-        Media::Proto => proto::encode_read_batch(&whole),
-        Media::Json | Media::S2s | Media::EventStream => json::encode_read_batch(&whole, format),
+        Media::Proto => proto::encode_read_batch(batch),
+        Media::Json | Media::S2s | Media::EventStream => json::encode_read_batch(batch, format),
     };
-    Ok(respond::typed(StatusCode::OK, media, body))
+    respond::typed(StatusCode::OK, media, body)
 }
 
 /// The session as server-sent events.

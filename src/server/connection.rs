@@ -29,7 +29,10 @@ use super::{
     linger::{LastBody, Lingering},
     tls,
 };
-use crate::drain::Drain;
+use crate::{
+    drain::Drain,
+    telemetry::{label::HandshakeFailure, metrics::Metrics},
+};
 
 /// Requests at once on one HTTP/2 connection: what s2-lite offers; S2's clients use at most 100.
 const MAX_STREAMS: u32 = 200;
@@ -56,6 +59,7 @@ pub(super) struct Shared<H> {
     pub(super) limits: Limits,
     pub(super) http: auto::Builder<TokioExecutor>,
     pub(super) drain: Drain,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// The HTTP settings of every connection.
@@ -108,9 +112,20 @@ impl<H: Handler> Shared<H> {
                 peer.subject = tls::subject(io.get_ref().1);
                 self.serve_http(io, body, peer, graceful).await;
             }
-            Ok(Err(error)) => debug!(peer = %peer.address, %error, "TLS handshake failed"),
-            Err(_) => debug!(peer = %peer.address, "TLS handshake took too long"),
+            Ok(Err(error)) => {
+                self.handshake_failed(HandshakeFailure::Tls);
+                debug!(peer = %peer.address, %error, "TLS handshake failed");
+            }
+            Err(_) => {
+                self.handshake_failed(HandshakeFailure::Timeout);
+                debug!(peer = %peer.address, "TLS handshake took too long");
+            }
         }
+    }
+
+    fn handshake_failed(&self, failure: HandshakeFailure) {
+        let failures = &self.metrics.clients.handshake_failures;
+        failures.of(failure).inc();
     }
 
     async fn serve_http<I>(&self, io: I, body: LastBody, peer: Peer, graceful: Watcher)

@@ -26,7 +26,12 @@ pub use self::{
     reloads::{Outcome, Reload, Reloads},
 };
 pub use crate::proxy::Peer;
-use crate::{drain::Drain, proxy::Proxy, upstream::Body};
+use crate::{
+    drain::Drain,
+    proxy::Proxy,
+    telemetry::metrics::{Held, Metrics},
+    upstream::Body,
+};
 
 mod config;
 mod connection;
@@ -82,15 +87,17 @@ pub struct Server {
     address: SocketAddr,
     tls: LiveTls,
     limits: Limits,
+    metrics: Arc<Metrics>,
 }
 
 impl Server {
-    /// Loads the certificates and binds the address. Must be called inside a Tokio runtime.
+    /// Loads the certificates and binds the address. Must be called inside a Tokio runtime. Connections
+    /// are counted in `metrics`.
     ///
     /// # Errors
     ///
     /// Every mistake in the section, every file that cannot be used, or why the address cannot be bound.
-    pub fn bind(config: &Config, limits: &Limits) -> Result<Self, Error> {
+    pub fn bind(config: &Config, limits: &Limits, metrics: Arc<Metrics>) -> Result<Self, Error> {
         let tls = live::load(config, None).map_err(Error::Config)?;
         let (listener, address) = listen(config.address).map_err(|source| Error::Bind {
             address: config.address,
@@ -101,6 +108,7 @@ impl Server {
             address,
             tls: LiveTls::new(tls),
             limits: limits.clone(),
+            metrics,
         })
     }
 
@@ -121,12 +129,16 @@ impl Server {
         let max_connections = self.limits.max_connections.min(Semaphore::MAX_PERMITS);
         let free = Arc::new(Semaphore::new(max_connections));
         let drain_timeout = self.limits.drain_timeout;
+        let clients = &self.metrics.clients;
+        let limit = i64::try_from(max_connections).unwrap_or(i64::MAX);
+        clients.connections_limit.set(limit);
         let shared = Arc::new(Shared {
             handler,
             tls: self.tls,
             http: connection::http(&self.limits),
             limits: self.limits,
             drain: drain.clone(),
+            metrics: Arc::clone(&self.metrics),
         });
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
@@ -138,10 +150,12 @@ impl Server {
                 accepted = accept(&self.listener, &free) => accepted,
             };
             while connections.try_join_next().is_some() {}
+            clients.accepted.inc();
+            let held = Held::new(&clients.connections);
             let serving = Arc::clone(&shared).serve(tcp, address, graceful.watcher());
             connections.spawn(async move {
                 serving.await;
-                drop(permit);
+                drop((permit, held));
             });
         }
         drop(self.listener);

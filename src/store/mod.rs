@@ -5,6 +5,7 @@
 
 mod embedded;
 mod entry;
+mod measured;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use embedded::{Embedded, ImportError, ImportOptions, Imported};
 pub use entry::{BasinEntry, Incarnation, Origin, StreamEntry, StreamState};
+pub use measured::Measured;
 
 use crate::{
     crypto::Key,
@@ -285,6 +287,17 @@ pub enum Change {
     },
 }
 
+/// How much a config store holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// Basins that are recorded.
+    pub basins: u64,
+    /// Streams that are recorded.
+    pub streams: u64,
+}
+
 /// What the proxy needs of a config store.
 ///
 /// Every change is durable before [`Store::commit`] returns, and happens as a whole or not at all.
@@ -312,6 +325,9 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`Error::Conflict`] when one entry is no longer at the revision its change expects.
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// How much it held after its last change. Costs no I/O.
+    fn holdings(&self) -> Holdings;
 }
 
 #[cfg(test)]

@@ -1,5 +1,168 @@
 //! What requests are called in metrics, logs and traces: few words, however many requests there are.
 
+/// A label whose values are all known.
+pub trait Label: Copy + 'static {
+    /// Every value, in the order of [`Label::index`].
+    const VALUES: &'static [Self];
+
+    /// Place among the values.
+    fn index(self) -> usize;
+
+    /// The word for it.
+    fn word(self) -> &'static str;
+}
+
+/// An enum that is a [`Label`].
+macro_rules! label {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $value:ident = $word:literal,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$doc])* $value,)*
+        }
+
+        impl Label for $name {
+            const VALUES: &'static [Self] = &[$(Self::$value),*];
+
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn word(self) -> &'static str {
+                match self {
+                    $(Self::$value => $word,)*
+                }
+            }
+        }
+    };
+}
+
+label! {
+    /// A cipher.
+    CipherName {
+        /// AEGIS-256.
+        Aegis256 = "aegis-256",
+        /// AES-256-GCM.
+        Aes256Gcm = "aes-256-gcm",
+    }
+}
+
+label! {
+    /// What records go through.
+    Direction {
+        /// They were sealed.
+        Sealed = "sealed",
+        /// They were opened.
+        Opened = "opened",
+    }
+}
+
+label! {
+    /// Why a record did not open.
+    OpenFailure {
+        /// Too short to be a sealed record.
+        Truncated = "truncated",
+        /// Not in the format of the stream's cipher.
+        Format = "format",
+        /// The tag does not match: another key, altered bytes, or another stream's record.
+        Authentication = "authentication",
+        /// Headers in clear, which no sealed record has.
+        HeadersInClear = "headers_in_clear",
+        /// What was sealed is no record.
+        Malformed = "malformed",
+    }
+}
+
+label! {
+    /// Why a request has no usable key.
+    KeyFailure {
+        /// It has none.
+        Missing = "missing",
+        /// It has more than one.
+        Several = "several",
+        /// It is not base64 of 32 bytes.
+        Invalid = "invalid",
+        /// It cannot be a key for any cipher.
+        Malformed = "malformed",
+        /// It is not the stream's.
+        WrongKey = "wrong_key",
+    }
+}
+
+label! {
+    /// How a TLS handshake with a client came to nothing.
+    HandshakeFailure {
+        /// It failed.
+        Tls = "tls",
+        /// It took too long.
+        Timeout = "timeout",
+    }
+}
+
+label! {
+    /// How an exchange with the upstream failed.
+    UpstreamFailure {
+        /// There was no connection, or nothing of the request was sent on it.
+        Connect = "connect",
+        /// It broke off.
+        Lost = "lost",
+        /// It was answered with a redirect.
+        Redirect = "redirect",
+        /// Endpoint and basin make no host name.
+        Target = "target",
+        /// The request has no form that can be sent.
+        Request = "request",
+        /// It was given up after a time.
+        Timeout = "timeout",
+    }
+}
+
+label! {
+    /// The HTTP version of a connection.
+    Protocol {
+        /// HTTP/1.1.
+        Http1 = "h1",
+        /// HTTP/2.
+        Http2 = "h2",
+    }
+}
+
+label! {
+    /// A call to the config store.
+    StoreOperation {
+        /// What is recorded of a basin.
+        Basin = "basin",
+        /// What is recorded of a stream.
+        Stream = "stream",
+        /// Every stream of a basin.
+        StreamsOf = "streams_of",
+        /// A change.
+        Commit = "commit",
+    }
+}
+
+label! {
+    /// How a call to the config store ended.
+    StoreOutcome {
+        /// As it should.
+        Ok = "ok",
+        /// Somebody else changed the entry first.
+        Conflict = "conflict",
+        /// It failed.
+        Error = "error",
+    }
+}
+
+label! {
+    /// What an entry of the config store is about.
+    EntryKind {
+        /// A basin.
+        Basin = "basin",
+        /// A stream.
+        Stream = "stream",
+    }
+}
+
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Operation {
@@ -59,6 +222,18 @@ impl Operation {
     }
 }
 
+impl Label for Operation {
+    const VALUES: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
 /// In which of S2's formats a client's records travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Encoding {
@@ -107,5 +282,22 @@ impl Fault {
             Self::Upstream => "upstream",
             Self::Proxy => "proxy",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_sound<L: Label>() {
+        for (at, value) in L::VALUES.iter().enumerate() {
+            assert_eq!(value.index(), at, "{}", value.word());
+        }
+    }
+
+    #[test]
+    fn values_stand_where_they_say() {
+        is_sound::<Operation>();
+        is_sound::<OpenFailure>();
     }
 }

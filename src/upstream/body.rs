@@ -3,6 +3,10 @@
 use std::{
     convert::Infallible,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -12,6 +16,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::{Body, BoxError, Error, endpoint::Destination, lease::Lease};
+use crate::telemetry::{label::UpstreamFailure, metrics::Metrics};
 
 /// A request body on its way upstream.
 ///
@@ -20,11 +25,23 @@ use super::{Body, BoxError, Error, endpoint::Destination, lease::Lease};
 pub(super) struct RequestBody {
     inner: Body,
     over: oneshot::Receiver<Infallible>,
+    own_fault: OwnFault,
+}
+
+/// Whether an exchange broke off because its own request body did: no failure of the upstream's.
+#[derive(Clone, Default)]
+pub(super) struct OwnFault(Arc<AtomicBool>);
+
+impl OwnFault {
+    pub(super) fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Ends the request body it was made with when it is dropped.
 pub(super) struct Exchange {
     _over: oneshot::Sender<Infallible>,
+    own_fault: OwnFault,
 }
 
 /// The exchange was over before its request body.
@@ -33,9 +50,18 @@ pub(super) struct Exchange {
 struct ExchangeOver;
 
 impl RequestBody {
-    pub(super) fn new(inner: Body) -> (Self, Exchange) {
+    pub(super) fn new(inner: Body, own_fault: OwnFault) -> (Self, Exchange) {
         let (alive, over) = oneshot::channel();
-        (Self { inner, over }, Exchange { _over: alive })
+        let body = Self {
+            inner,
+            over,
+            own_fault: own_fault.clone(),
+        };
+        let exchange = Exchange {
+            _over: alive,
+            own_fault,
+        };
+        (body, exchange)
     }
 }
 
@@ -52,6 +78,10 @@ impl http_body::Body for RequestBody {
         }
         match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
             Some(Ok(frame)) if frame.is_trailers() => Poll::Ready(None),
+            Some(Err(error)) => {
+                self.own_fault.0.store(true, Ordering::Relaxed);
+                Poll::Ready(Some(Err(error)))
+            }
             frame => Poll::Ready(frame),
         }
     }
@@ -70,6 +100,7 @@ impl http_body::Body for RequestBody {
 pub struct ResponseBody {
     inner: Incoming,
     from: Destination,
+    metrics: Arc<Metrics>,
     held: Option<(Lease, Exchange)>,
 }
 
@@ -79,10 +110,12 @@ impl ResponseBody {
         from: Destination,
         lease: Lease,
         exchange: Exchange,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let mut body = Self {
             inner,
             from,
+            metrics,
             held: Some((lease, exchange)),
         };
         if body.inner.is_end_stream() {
@@ -116,7 +149,11 @@ impl http_body::Body for ResponseBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                self.held = None;
+                let held = self.held.take();
+                if !held.is_some_and(|(_, exchange)| exchange.own_fault.is_so()) {
+                    let lost = self.metrics.upstream.errors.of(UpstreamFailure::Lost);
+                    lost.inc();
+                }
                 Poll::Ready(Some(Err(Error::lost(&self.from, error))))
             }
             None => {

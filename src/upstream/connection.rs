@@ -11,6 +11,7 @@ use std::{
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use prometheus::IntGauge;
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -20,6 +21,10 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{body::RequestBody, endpoint::Destination};
+use crate::telemetry::{
+    label::Protocol,
+    metrics::{Each, Held},
+};
 
 /// Time to open a connection, from name lookup to the peer's HTTP/2 settings. The connect timeout of
 /// S2's own clients.
@@ -69,7 +74,10 @@ struct Now {
     since: Instant,
 }
 
-/// Opens a connection to `to`. `sweep` is called from time to time while it lives and once it is over.
+/// The connections that are open now.
+pub(super) type OpenNow = Each<Protocol, IntGauge>;
+
+/// Opens a connection to `to`, which counts as open until it is over. `sweep` is called from time to time while it lives and once it is over.
 ///
 /// # Errors
 ///
@@ -77,6 +85,7 @@ struct Now {
 pub(super) async fn open(
     to: &Destination,
     tls: &TlsConnector,
+    open_now: &OpenNow,
     sweep: impl Fn() + Send + 'static,
 ) -> Result<Connection, String> {
     let opening = async {
@@ -85,7 +94,7 @@ pub(super) async fn open(
             .map_err(|error| error.to_string())?;
         tcp.set_nodelay(true).map_err(|error| error.to_string())?;
         if !to.tls {
-            return http2_on(tcp, sweep).await;
+            return http2_on(tcp, open_now, sweep).await;
         }
         let name = ServerName::try_from(to.host().to_owned()).map_err(|error| error.to_string())?;
         let io = tls
@@ -93,8 +102,8 @@ pub(super) async fn open(
             .await
             .map_err(|error| format!("TLS: {error}"))?;
         match io.get_ref().1.alpn_protocol() {
-            Some(b"h2") => http2_on(io, sweep).await,
-            _ => http1_on(io, sweep).await,
+            Some(b"h2") => http2_on(io, open_now, sweep).await,
+            _ => http1_on(io, open_now, sweep).await,
         }
     };
     timeout(CONNECT_TIMEOUT, opening)
@@ -142,7 +151,11 @@ impl Load {
     }
 }
 
-async fn http2_on<I>(io: I, sweep: impl Fn() + Send + 'static) -> Result<Connection, String>
+async fn http2_on<I>(
+    io: I,
+    open_now: &OpenNow,
+    sweep: impl Fn() + Send + 'static,
+) -> Result<Connection, String>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -178,11 +191,16 @@ where
         stated.limit.store(limit, Ordering::Relaxed);
         over.map(|_| ())
     });
-    tokio::spawn(drive(driver, sweep));
+    let held = Held::new(open_now.of(Protocol::Http2));
+    tokio::spawn(drive(driver, held, sweep));
     Ok(Connection::Http2(sender, load))
 }
 
-async fn http1_on<I>(io: I, sweep: impl Fn() + Send + 'static) -> Result<Connection, String>
+async fn http1_on<I>(
+    io: I,
+    open_now: &OpenNow,
+    sweep: impl Fn() + Send + 'static,
+) -> Result<Connection, String>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -192,12 +210,13 @@ where
     let driver = async move {
         let _ = connection.await;
     };
-    tokio::spawn(drive(driver, sweep));
+    let held = Held::new(open_now.of(Protocol::Http1));
+    tokio::spawn(drive(driver, held, sweep));
     Ok(Connection::Http1(sender))
 }
 
 /// Runs a connection until it is over. Errors are not looked at: every request on it learns its own.
-async fn drive(connection: impl Future<Output = ()>, sweep: impl Fn()) {
+async fn drive(connection: impl Future<Output = ()>, _held: Held, sweep: impl Fn()) {
     let mut connection = std::pin::pin!(connection);
     let mut tick = interval(SWEEP_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

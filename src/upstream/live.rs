@@ -11,7 +11,7 @@ use super::{
     pool::Pool,
     tls::Tls,
 };
-use crate::certificate::Certificate;
+use crate::{certificate::Certificate, telemetry::metrics::Metrics};
 
 /// Everything that the section says, with the files that it names.
 pub(super) struct Inner {
@@ -32,8 +32,8 @@ impl Upstream {
     ///
     /// Every mistake in the section and every file that cannot be used.
     pub fn renew(&self, config: &Config) -> Result<Renewed, ConfigError> {
-        let mut inner = Inner::load(config)?;
-        let before = self.0.load();
+        let mut inner = Inner::load(config, &self.metrics)?;
+        let before = self.live.load();
         if inner.tls.is_same(&before.tls) {
             inner.tls = Arc::clone(&before.tls);
             inner.pool = Arc::clone(&before.pool);
@@ -44,17 +44,33 @@ impl Upstream {
     /// From now on, requests go out with this token and on connections with these certificates. Those
     /// that are running end where they are; a connection with other certificates closes after its last.
     pub fn replace(&self, renewed: Renewed) {
-        self.0.store(Arc::new(renewed.0));
+        self.live.store(Arc::new(renewed.0));
     }
 
     /// The certificates that the configuration names for the upstream.
     pub fn certificates(&self) -> Vec<Certificate> {
-        self.0.load().tls.certificates().collect()
+        self.live.load().tls.certificates().collect()
     }
 }
 
-impl Inner {
-    pub(super) fn load(config: &Config) -> Result<Self, ConfigError> {
+/// What is made of the section and the files that it names.
+struct Loaded {
+    account: Endpoint,
+    basin: Endpoint,
+    authorization: Option<HeaderValue>,
+    tls: Tls,
+}
+
+/// Everything that is wrong with the `[upstream]` section and the files it names, each with its key.
+pub fn problems(config: &Config) -> Vec<String> {
+    match Loaded::read(config) {
+        Ok(_) => Vec::new(),
+        Err(error) => error.problems,
+    }
+}
+
+impl Loaded {
+    fn read(config: &Config) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
         let account = endpoint("account_endpoint", &config.account_endpoint, &mut problems);
         let basin = endpoint("basin_endpoint", &config.basin_endpoint, &mut problems);
@@ -75,11 +91,24 @@ impl Inner {
                 account,
                 basin,
                 authorization,
-                pool: Arc::new(Pool::new(tls.connector.clone())),
-                tls: Arc::new(tls),
+                tls,
             }),
             _ => Err(ConfigError { problems }),
         }
+    }
+}
+
+impl Inner {
+    pub(super) fn load(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, ConfigError> {
+        let loaded = Loaded::read(config)?;
+        let connector = loaded.tls.connector.clone();
+        Ok(Self {
+            account: loaded.account,
+            basin: loaded.basin,
+            authorization: loaded.authorization,
+            tls: Arc::new(loaded.tls),
+            pool: Arc::new(Pool::new(connector, Arc::clone(metrics))),
+        })
     }
 
     pub(super) fn prepare(

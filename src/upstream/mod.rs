@@ -1,6 +1,9 @@
 //! Requests to the upstream store: connection pool, TLS, and what may and may not leave the process.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -10,19 +13,26 @@ use http::{
 };
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+use tokio::time::error::Elapsed;
 
+pub use self::{
+    body::ResponseBody,
+    config::{Config, ConfigError, TlsConfig},
+    live::{Renewed, problems},
+};
 use self::{
-    body::RequestBody,
+    body::{OwnFault, RequestBody},
     endpoint::Destination,
     lease::{Lease, Lent},
     live::Inner,
 };
-pub use self::{
-    body::ResponseBody,
-    config::{Config, ConfigError, TlsConfig},
-    live::Renewed,
+use crate::{
+    stream::BasinName,
+    telemetry::{
+        label::{Operation, UpstreamFailure},
+        metrics::Metrics,
+    },
 };
-use crate::stream::BasinName;
 
 mod body;
 mod config;
@@ -90,17 +100,24 @@ pub enum Error {
 
 /// The upstream store. Clones share its connections.
 #[derive(Clone)]
-pub struct Upstream(Arc<ArcSwap<Inner>>);
+pub struct Upstream {
+    live: Arc<ArcSwap<Inner>>,
+    metrics: Arc<Metrics>,
+}
 
 impl Upstream {
-    /// Reads the files that the configuration names. No connection is opened yet.
+    /// Reads the files that the configuration names. No connection is opened yet. What comes of requests
+    /// is counted in `metrics`.
     ///
     /// # Errors
     ///
     /// Every mistake in the section and every file that cannot be used.
-    pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        let inner = Inner::load(config)?;
-        Ok(Self(Arc::new(ArcSwap::from_pointee(inner))))
+    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, ConfigError> {
+        let inner = Inner::load(config, &metrics)?;
+        Ok(Self {
+            live: Arc::new(ArcSwap::from_pointee(inner)),
+            metrics,
+        })
     }
 
     /// Sends `request` and returns the response's head as soon as it is there.
@@ -110,6 +127,8 @@ impl Upstream {
     /// once more on a new connection, and in no other case. There is no timeout but the one on connecting.
     /// Dropping the future or the response body cancels the exchange upstream.
     ///
+    /// An [`Operation`] among the request's extensions says what its time is counted as.
+    ///
     /// # Errors
     ///
     /// See [`Error`]: all but [`Error::Lost`] and [`Error::Redirect`] mean that nothing was sent, or that
@@ -117,10 +136,53 @@ impl Upstream {
     pub async fn send(
         &self,
         target: Target<'_>,
+        request: Request<Body>,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let metrics = &self.metrics.upstream;
+        let operation = request.extensions().get::<Operation>().copied();
+        let began = Instant::now();
+        let own_fault = OwnFault::default();
+        let answer = self.exchange(target, request, &own_fault).await;
+        match &answer {
+            Ok(_) => {
+                let duration = metrics.duration.of(operation.unwrap_or_default());
+                duration.observe(began.elapsed().as_secs_f64());
+            }
+            Err(error) => {
+                if !own_fault.is_so() {
+                    metrics.errors.of(error.failure()).inc();
+                }
+            }
+        }
+        answer
+    }
+
+    /// Gives `exchange`, which is with this upstream, up after `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`Elapsed`] then.
+    pub async fn within<T>(
+        &self,
+        limit: Duration,
+        exchange: impl Future<Output = T>,
+    ) -> Result<T, Elapsed> {
+        let done = tokio::time::timeout(limit, exchange).await;
+        if done.is_err() {
+            let errors = &self.metrics.upstream.errors;
+            errors.of(UpstreamFailure::Timeout).inc();
+        }
+        done
+    }
+
+    async fn exchange(
+        &self,
+        target: Target<'_>,
         mut request: Request<Body>,
+        own_fault: &OwnFault,
     ) -> Result<Response<ResponseBody>, Error> {
         // The whole request goes by one configuration; the next may go by another.
-        let inner = self.0.load_full();
+        let inner = self.live.load_full();
         let to = inner.prepare(target, request.headers_mut())?;
         let path = request
             .uri()
@@ -131,7 +193,7 @@ impl Upstream {
         let host = inner.pool.host(&to)?;
         drop(inner);
         let (parts, body) = request.into_parts();
-        let (body, exchange) = RequestBody::new(body);
+        let (body, exchange) = RequestBody::new(body, own_fault.clone());
         let mut request = Request::from_parts(parts, body);
         let mut retry_from = None;
         loop {
@@ -144,7 +206,8 @@ impl Upstream {
                         return Err(Error::Redirect { authority });
                     }
                     headers::clean_response(&mut parts.headers);
-                    let body = ResponseBody::new(body, to, lease, exchange);
+                    let body =
+                        ResponseBody::new(body, to, lease, exchange, Arc::clone(&self.metrics));
                     return Ok(Response::from_parts(parts, body));
                 }
                 Outcome::Unsent(back, _) if retry_from.is_none() => {
@@ -169,6 +232,17 @@ impl Error {
         Self::Connect {
             authority: to.to_string(),
             reason: reason.into(),
+        }
+    }
+
+    /// What it counts as.
+    fn failure(&self) -> UpstreamFailure {
+        match self {
+            Self::Connect { .. } => UpstreamFailure::Connect,
+            Self::Lost { .. } => UpstreamFailure::Lost,
+            Self::Redirect { .. } => UpstreamFailure::Redirect,
+            Self::Target { .. } => UpstreamFailure::Target,
+            Self::Request(_) => UpstreamFailure::Request,
         }
     }
 

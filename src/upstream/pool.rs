@@ -19,6 +19,7 @@ use super::{
     endpoint::Destination,
     lease::{Http1Lease, Lent, Slot},
 };
+use crate::telemetry::metrics::Metrics;
 
 /// A connection without requests is closed after this time, as in S2's own clients.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
@@ -35,6 +36,7 @@ const MAX_HTTP1_IDLE: usize = 64;
 /// The connections to every host.
 pub(super) struct Pool {
     tls: TlsConnector,
+    metrics: Arc<Metrics>,
     hosts: Mutex<HashMap<Destination, Arc<Host>>>,
 }
 
@@ -42,6 +44,7 @@ pub(super) struct Pool {
 pub(super) struct Host {
     to: Destination,
     tls: TlsConnector,
+    metrics: Arc<Metrics>,
     http1_in_use: Arc<Semaphore>,
     state: Mutex<State>,
 }
@@ -70,9 +73,10 @@ struct IdleHttp1 {
 type Opening = Shared<BoxFuture<'static, Result<(), String>>>;
 
 impl Pool {
-    pub(super) fn new(tls: TlsConnector) -> Self {
+    pub(super) fn new(tls: TlsConnector, metrics: Arc<Metrics>) -> Self {
         Self {
             tls,
+            metrics,
             hosts: Mutex::default(),
         }
     }
@@ -93,7 +97,7 @@ impl Pool {
         if hosts.len() >= MAX_HOSTS {
             return Err(Error::connect(to, "too many upstream hosts are in use"));
         }
-        let host = Arc::new(Host::new(to.clone(), self.tls.clone()));
+        let host = Arc::new(Host::new(to.clone(), self));
         hosts.insert(to.clone(), Arc::clone(&host));
         Ok(host)
     }
@@ -108,10 +112,11 @@ enum Next {
 }
 
 impl Host {
-    fn new(to: Destination, tls: TlsConnector) -> Self {
+    fn new(to: Destination, pool: &Pool) -> Self {
         Self {
             to,
-            tls,
+            tls: pool.tls.clone(),
+            metrics: Arc::clone(&pool.metrics),
             http1_in_use: Arc::new(Semaphore::new(MAX_HTTP1_IN_USE)),
             state: Mutex::default(),
         }
@@ -189,7 +194,8 @@ impl Host {
                 host.state().drop_unusable();
             }
         };
-        connection::open(&self.to, &self.tls, sweep).await
+        let open_now = &self.metrics.upstream.connections;
+        connection::open(&self.to, &self.tls, open_now, sweep).await
     }
 
     /// Keeps an HTTP/1.1 connection for a later request.

@@ -258,7 +258,7 @@ async fn a_full_disk_costs_lines_and_no_request() {
     }
     until("the lost lines are counted", async || {
         let lost = "streamseal_audit_failures_total 11";
-        stack.metrics().lines().any(|line| line == lost)
+        stack.metrics().render().lines().any(|line| line == lost)
     })
     .await;
 }

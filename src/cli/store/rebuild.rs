@@ -1,6 +1,6 @@
 //! `streamseal store rebuild`: a lost or old config store filled from what the upstream holds.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
     super::{ConfigFile, Failure, print},
@@ -11,6 +11,7 @@ use crate::{
     config::Config,
     proxy::rules::Rules,
     store::{Embedded, Store as _},
+    telemetry::metrics::Metrics,
     upstream::Upstream,
 };
 
@@ -37,7 +38,9 @@ pub(super) async fn run(mut config: Config, args: Args) -> Result<(), Failure> {
     }
     let rules = Rules::compile(&config.basins, &config.streams)
         .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
-    let upstream = Upstream::new(&config.upstream).map_err(|e| Failure::Config(e.to_string()))?;
+    let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
+    let upstream = Upstream::new(&config.upstream, Arc::new(metrics))
+        .map_err(|error| Failure::Config(error.to_string()))?;
     // One that is there is looked at first: it may be in use, or have another key.
     let is_there = config.store.path.exists();
     let open = || Embedded::open_to_rebuild(&config.store);

@@ -18,7 +18,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::session_or_refusal;
 use crate::{
-    body::{Acks, Answer, InputError, Inputs, SealedBody, SealedSender},
+    body::{Acks, Answer, InputError, Inputs, Meter, SealedBody, SealedSender},
     crypto::StreamCipher,
     drain::Drain,
     proxy::{
@@ -69,7 +69,7 @@ impl Proxy {
         let ceiling = ceiling.map_err(Stop::before_sending)?;
         let (body, sender) = SealedBody::session();
         let response = self.send_sealed(&path, parts, Media::S2s, body).await?;
-        let response = session_or_refusal(response).await?;
+        let response = session_or_refusal(&self.upstream, response).await?;
         let shared = Arc::new(Shared {
             failure: OnceLock::new(),
             exchange: Arc::clone(&asked.exchange),
@@ -80,6 +80,7 @@ impl Proxy {
             inputs: Inputs::new(incoming),
             cipher: cipher.clone(),
             fit: self.fit,
+            meter: self.meter(&path),
             shared: Arc::clone(&shared),
             drain: self.drain.clone(),
         };
@@ -145,6 +146,7 @@ struct Uplink {
     inputs: Inputs,
     cipher: StreamCipher,
     fit: Fit,
+    meter: Meter,
     shared: Arc<Shared>,
     drain: Drain,
 }
@@ -174,7 +176,7 @@ impl Uplink {
                 },
                 Ok(None) => return sender.finish().await,
                 Err(InputError::Decode(error)) => break Error::Decode(error).into(),
-                Err(InputError::Broken(_)) => return,
+                Err(InputError::Broken(_)) => return self.shared.exchange.left(),
             }
         };
         self.shared.exchange.stopped(&stop);
@@ -183,7 +185,7 @@ impl Uplink {
     }
 
     async fn seal(&self, input: &AppendInput) -> Result<Vec<SealedInput>, Stop> {
-        let sealed = input.seal_to_fit(&self.cipher, self.fit);
+        let sealed = self.meter.seal(input, &self.cipher, self.fit);
         let sealed = sealed.map_err(Error::from)?;
         let reserved = self.shared.ceiling.reserve(input).await;
         reserved.map_err(Stop::before_sending)?;

@@ -1,5 +1,7 @@
 //! What clients of a real listener see.
 
+use std::sync::Mutex;
+
 use bytes::Bytes;
 use http::Version;
 use http_body_util::{BodyExt, Empty, Full};
@@ -38,6 +40,10 @@ impl Handler for Echo {
     }
 }
 
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new().unwrap())
+}
+
 struct Running {
     address: SocketAddr,
     certificate: Option<String>,
@@ -52,7 +58,7 @@ impl Running {
             address: ([127, 0, 0, 1], 0).into(),
             ..config
         };
-        let server = Server::bind(&config, limits).unwrap();
+        let server = Server::bind(&config, limits, metrics()).unwrap();
         let drain = Drain::new();
         let handler = Arc::new(Echo::default());
         let address = server.local_addr();
@@ -301,6 +307,8 @@ async fn address_in_use_is_named() {
         address: server.address,
         ..plaintext()
     };
-    let error = Server::bind(&config, &Limits::default()).err().unwrap();
+    let error = Server::bind(&config, &Limits::default(), metrics())
+        .err()
+        .unwrap();
     assert!(error.to_string().starts_with("listen.address"), "{error}");
 }

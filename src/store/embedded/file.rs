@@ -1,10 +1,10 @@
 //! The `redb` file: reading and changing rows, with the ledger and the witness that follow each change.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use redb::{
-    Database, ReadableDatabase as _, ReadableTable, TableDefinition, TableHandle as _,
-    WriteTransaction,
+    Database, ReadableDatabase as _, ReadableTable, ReadableTableMetadata as _, TableDefinition,
+    TableHandle as _, WriteTransaction,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     crypto::StoreKey,
-    store::{BasinEntry, Change, Error, Recorded, RecordedBasin, Revision, StreamEntry, Versioned},
+    store::{
+        BasinEntry, Change, Error, Holdings, Recorded, RecordedBasin, Revision, StreamEntry,
+        Versioned,
+    },
     stream::BasinName,
 };
 
@@ -105,6 +108,21 @@ impl File {
         let txn = self.db.begin_read().map_err(|e| self.storage(e))?;
         let meta = txn.open_table(META).map_err(|e| self.storage(e))?;
         self.ledger_in(&meta)
+    }
+
+    /// How much the file holds, by what its tables say of themselves: no row is read. What cannot be told
+    /// counts as nothing.
+    pub(super) fn holdings(&self) -> Holdings {
+        let size = fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
+        Holdings {
+            bytes: size,
+            basins: self.rows_in(BASINS).unwrap_or_default(),
+            streams: self.rows_in(STREAMS).unwrap_or_default(),
+        }
+    }
+
+    fn rows_in(&self, table: Table) -> Result<u64, redb::Error> {
+        Ok(self.db.begin_read()?.open_table(table)?.len()?)
     }
 
     /// Makes all changes durably, or none, and lets the witness know.

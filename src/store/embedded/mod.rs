@@ -17,7 +17,7 @@ mod witness;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -31,8 +31,8 @@ use self::{
     open::{Identity, Trust},
 };
 use super::{
-    BasinEntry, Change, Config, Error, Recorded, RecordedBasin, Revision, Store, StreamEntry,
-    Versioned,
+    BasinEntry, Change, Config, Error, Holdings, Recorded, RecordedBasin, Revision, Store,
+    StreamEntry, Versioned,
 };
 use crate::{
     crypto::Key,
@@ -57,6 +57,8 @@ struct Inner {
     key: Option<Key>,
     basins: Cache<BasinName, Versioned<Arc<BasinEntry>>>,
     streams: Cache<StreamPath, Versioned<Arc<StreamEntry>>>,
+    /// How much the file held when it was opened or changed last.
+    holdings: Mutex<Holdings>,
     /// Held while a change is written and the cache follows, and while a miss is read into the
     /// cache, so that the cache never holds something older than the file.
     file: Mutex<Slot>,
@@ -145,13 +147,15 @@ impl Embedded {
     }
 
     fn new(file: File, config: &Config, key: Option<Key>) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Inner {
             path: config.path.as_path().into(),
             key,
             basins: Cache::new(CACHED_BASINS),
             streams: Cache::new(CACHED_STREAMS),
+            holdings: Mutex::new(file.holdings()),
             file: Mutex::new(Slot::Open(file)),
-        }))
+        };
+        Self(Arc::new(inner))
     }
 
     async fn blocking<T: Send + 'static>(
@@ -222,15 +226,25 @@ impl Store for Embedded {
                 inner.forget(&changes);
                 file.commit(&changes)?;
                 inner.remember(changes);
+                *inner.holdings() = file.holdings();
                 Ok(())
             })
         }))
+    }
+
+    fn holdings(&self) -> Holdings {
+        *self.0.holdings()
     }
 }
 
 impl Inner {
     fn lock(&self) -> Result<MutexGuard<'_, Slot>, Error> {
         self.file.lock().map_err(|_| Error::Closed)
+    }
+
+    fn holdings(&self) -> MutexGuard<'_, Holdings> {
+        // Numbers are whole whoever panics.
+        self.holdings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works on the file, opening it anew if it failed before. One that was moved away is another

@@ -17,7 +17,7 @@ fn every_mistake_is_reported_and_no_secret_is_shown() {
             ..TlsConfig::default()
         },
     };
-    let problems = Upstream::new(&config).unwrap_err().problems;
+    let problems = problems(&config);
     let keys: Vec<&str> = problems
         .iter()
         .map(|problem| problem.split([':', ' ']).next().unwrap())

@@ -155,7 +155,7 @@ async fn untrusted_certificate_means_nothing_was_sent() {
     ca.write_all(other.cert.pem().as_bytes()).unwrap();
     let mut config = config(&format!("https://{address}"));
     config.tls.ca_file = ca.path().into();
-    let upstream = Upstream::new(&config).unwrap();
+    let upstream = connect(&config);
     let error = within(upstream.send(Target::Account, request("/")))
         .await
         .unwrap_err();

@@ -19,7 +19,7 @@ async fn head_at_store(
     .await;
     let mut config = config(&format!("http://{}", store.address));
     adjust(&mut config);
-    let upstream = Upstream::new(&config).unwrap();
+    let upstream = connect(&config);
     within(upstream.send(target, sent)).await.unwrap();
     heads.recv().await.unwrap()
 }
@@ -85,12 +85,12 @@ async fn account_calls_name_no_basin_and_carry_the_configured_token() {
 async fn basin_goes_into_the_host_name_where_the_endpoint_says_so() {
     let mut config = config("http://127.0.0.1:1");
     config.basin_endpoint = "https://{basin}.b.example:8443/".to_owned();
-    let upstream = Upstream::new(&config).unwrap();
+    let upstream = connect(&config);
     let mut headers = HeaderMap::new();
     headers.insert("s2-basin", HeaderValue::from_static("test-basin"));
     let name = basin();
     let to = upstream
-        .0
+        .live
         .load()
         .prepare(Target::Basin(&name), &mut headers)
         .unwrap();

@@ -21,6 +21,7 @@ use super::*;
 mod config;
 mod failure;
 mod headers;
+mod metrics;
 mod pool;
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -82,7 +83,11 @@ impl Store {
 }
 
 fn upstream(endpoint: &str) -> Upstream {
-    Upstream::new(&config(endpoint)).unwrap()
+    connect(&config(endpoint))
+}
+
+fn connect(config: &Config) -> Upstream {
+    Upstream::new(config, Arc::new(Metrics::new().unwrap())).unwrap()
 }
 
 fn config(endpoint: &str) -> Config {

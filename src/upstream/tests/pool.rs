@@ -88,14 +88,14 @@ async fn http1_over_tls_reuses_its_connection() {
     ca.write_all(pem.as_bytes()).unwrap();
     let mut config = config(&format!("https://{address}"));
     config.tls.ca_file = ca.path().into();
-    let upstream = Upstream::new(&config).unwrap();
+    let upstream = connect(&config);
     for _ in 0..3 {
         let response = within(upstream.send(Target::Account, request("/")))
             .await
             .unwrap();
         let body = response.collect().await.unwrap().to_bytes();
         assert_eq!(body, address.to_string());
-        let inner = upstream.0.load();
+        let inner = upstream.live.load();
         let destination = inner
             .prepare(Target::Account, &mut http::HeaderMap::new())
             .unwrap();

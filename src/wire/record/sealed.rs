@@ -48,6 +48,7 @@ impl AppendInput {
         Ok(SealedInput {
             records,
             metered,
+            compressed: 0,
             match_seq_num: self.match_seq_num,
             fencing_token: self.fencing_token.clone(),
         })
@@ -109,6 +110,7 @@ impl SealedRecord {
 pub struct SealedInput {
     records: Vec<(Option<u64>, SealedRecord)>,
     metered: usize,
+    compressed: usize,
     match_seq_num: Option<u64>,
     fencing_token: Option<String>,
 }
@@ -128,6 +130,11 @@ impl SealedInput {
     /// What the upstream meters the batch as.
     pub fn metered_size(&self) -> usize {
         self.metered
+    }
+
+    /// How many of its records were compressed before they were sealed.
+    pub fn compressed(&self) -> usize {
+        self.compressed
     }
 
     /// The client's condition on the sequence number.

@@ -3,6 +3,7 @@
 mod authority;
 mod client;
 mod collector;
+mod counts;
 mod delivered;
 mod encoding;
 mod fake;
@@ -29,6 +30,7 @@ use streamseal::{
 pub use authority::{Authority, Issued, meet, presenting, roots};
 pub use client::{Answer, AnyBody, Ask, Client};
 pub use collector::Collector;
+pub use counts::Counts;
 pub use delivered::{Delivered, End, batch, delivered};
 pub use encoding::{Encoding, Packed, ack, append, input, json_input, metered, read, record};
 pub use fake::{Act, Call, Fake};
@@ -166,10 +168,9 @@ impl Stack {
         Ok(())
     }
 
-    /// What it counts and measures, as Prometheus reads it.
-    pub fn metrics(&self) -> String {
-        let running = self.running.as_ref().expect("it is stopped");
-        running.metrics().render()
+    /// What the proxy counts and measures.
+    pub fn metrics(&self) -> &streamseal::telemetry::metrics::Metrics {
+        self.running.as_ref().unwrap().metrics()
     }
 
     /// Runs a command of the program with this deployment's configuration.

@@ -105,6 +105,7 @@ impl AppendInput {
             parts.push(SealedInput {
                 records: seal_all(cipher, part)?,
                 metered: part.iter().map(|record| record.metered).sum(),
+                compressed: part.iter().filter(|r| r.compressed.is_some()).count(),
                 match_seq_num: self.match_seq_num.filter(|_| parts.is_empty()),
                 fencing_token: fencing_token.clone(),
             });

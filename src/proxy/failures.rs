@@ -1,0 +1,65 @@
+//! What errors count as: records that did not open, and keys that were of no use.
+
+use super::Error;
+use crate::{
+    crypto::OpenError,
+    keys,
+    telemetry::{
+        label::{KeyFailure, OpenFailure},
+        metrics::Records,
+    },
+};
+
+impl Error {
+    /// Counts what it says of keys and records. Once for each request that fails with it.
+    pub fn count(&self, records: &Records) {
+        match self {
+            Self::Key(error) => records.key_errors.of(key_failure(*error)).inc(),
+            Self::WrongKey => records.key_errors.of(KeyFailure::WrongKey).inc(),
+            Self::Open(error) => records.decryption_failures.of(open_failure(*error)).inc(),
+            Self::Unprepared(cause) => cause.count(records),
+            Self::Decode(_)
+            | Self::Seal(_)
+            | Self::BadHeader(_)
+            | Self::BadPath(_)
+            | Self::BadQuery(_)
+            | Self::Invalid(_)
+            | Self::BadJson(_)
+            | Self::Store(_)
+            | Self::Unrecorded(_)
+            | Self::Unreachable(_)
+            | Self::Busy
+            | Self::SlowClient
+            | Self::Lost(_)
+            | Self::PartlyAppended(_)
+            | Self::Broken
+            | Self::Draining
+            | Self::Stopped
+            | Self::Timeout
+            | Self::Garbage(_)
+            | Self::UnknownStream(_)
+            | Self::Declared(_)
+            | Self::RuleConflict { .. }
+            | Self::Exhausted { .. } => {}
+        }
+    }
+}
+
+fn key_failure(error: keys::Error) -> KeyFailure {
+    match error {
+        keys::Error::Missing(_) => KeyFailure::Missing,
+        keys::Error::Several(_) => KeyFailure::Several,
+        keys::Error::Invalid(..) => KeyFailure::Invalid,
+        keys::Error::Malformed(_) => KeyFailure::Malformed,
+    }
+}
+
+fn open_failure(error: OpenError) -> OpenFailure {
+    match error {
+        OpenError::Truncated => OpenFailure::Truncated,
+        OpenError::Format => OpenFailure::Format,
+        OpenError::Authentication => OpenFailure::Authentication,
+        OpenError::HeadersInClear => OpenFailure::HeadersInClear,
+        OpenError::Malformed => OpenFailure::Malformed,
+    }
+}
