@@ -9,7 +9,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Failure, print};
+use super::{Failure, notify, print};
 use crate::{
     config::Config,
     proxy::{Parts, Proxy, rules::Rules},
@@ -37,12 +37,16 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let running = start(&config).await?;
-    print(&format!("listening on {}\n", running.url(&config)))?;
+    let listening = format!("listening on {}", running.url(&config));
+    print(&format!("{listening}\n"))?;
+    notify::ready(&listening);
+    notify::watchdog();
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     tracing::info!("stopping: no new connections, running requests may finish");
+    notify::stopping(config.limits.drain_timeout);
     running.stop().await;
     Ok(())
 }

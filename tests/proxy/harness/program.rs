@@ -16,6 +16,7 @@ use super::Client;
 pub struct Program {
     dir: PathBuf,
     filter: String,
+    environment: Vec<(String, String)>,
     certificate: String,
     running: Option<(Child, SocketAddr)>,
 }
@@ -23,6 +24,17 @@ pub struct Program {
 impl Program {
     /// Starts it with everything in `dir`, and the log of this filter in `dir/log`.
     pub fn start(dir: &Path, upstream: SocketAddr, streams: &Value, filter: &str) -> Self {
+        Self::start_in(dir, upstream, streams, filter, &[])
+    }
+
+    /// The same with these environment variables.
+    pub fn start_in(
+        dir: &Path,
+        upstream: SocketAddr,
+        streams: &Value,
+        filter: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let certificate = made.cert.pem();
         fs::write(dir.join("cert.pem"), &certificate).unwrap();
@@ -40,6 +52,10 @@ impl Program {
         let mut program = Self {
             dir: dir.to_owned(),
             filter: filter.to_owned(),
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             certificate,
             running: None,
         };
@@ -72,6 +88,7 @@ impl Program {
             .args([command, "--config"])
             .arg(self.dir.join("streamseal.toml"))
             .env("STREAMSEAL_LOG", &self.filter)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(log.unwrap())
             .spawn()
@@ -89,6 +106,11 @@ impl Program {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.running.as_ref().expect("it is killed").0.id()
+    }
+
+    /// Where it accepts connections.
+    pub fn address(&self) -> SocketAddr {
+        self.running.as_ref().expect("it is killed").1
     }
 
     /// What it logged, in all its runs.
