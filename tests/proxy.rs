@@ -24,6 +24,8 @@ mod control_bodies;
 mod control_streams;
 #[path = "proxy/crash/mod.rs"]
 mod crash;
+#[path = "proxy/deploy/mod.rs"]
+mod deploy;
 #[path = "proxy/differential/mod.rs"]
 mod differential;
 #[path = "proxy/encodings.rs"]
@@ -96,5 +98,7 @@ mod still_plain;
 mod store_commands;
 #[path = "proxy/store_faults.rs"]
 mod store_faults;
+#[path = "proxy/systemd.rs"]
+mod systemd;
 #[path = "proxy/tamper.rs"]
 mod tamper;
