@@ -14,6 +14,8 @@ COPY --from=build /src/LICENSE /usr/share/doc/streamseal/LICENSE
 COPY --from=build --chown=nonroot:nonroot /state /var/lib/streamseal
 WORKDIR /var/lib/streamseal
 VOLUME /var/lib/streamseal
-EXPOSE 8443
+# Clients, and the admin listener. There is no HEALTHCHECK, for there is nothing in here that could ask: let what
+# runs the container ask /health and /ready.
+EXPOSE 8443 9090
 ENTRYPOINT ["/usr/local/bin/streamseal"]
 CMD ["serve", "--config", "/etc/streamseal/streamseal.toml"]

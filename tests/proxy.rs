@@ -26,6 +26,8 @@ mod control_bodies;
 mod control_streams;
 #[path = "proxy/crash/mod.rs"]
 mod crash;
+#[path = "proxy/deploy/mod.rs"]
+mod deploy;
 #[path = "proxy/differential/mod.rs"]
 mod differential;
 #[path = "proxy/drain.rs"]
@@ -118,6 +120,8 @@ mod still_plain;
 mod store_commands;
 #[path = "proxy/store_faults.rs"]
 mod store_faults;
+#[path = "proxy/systemd.rs"]
+mod systemd;
 #[path = "proxy/tamper.rs"]
 mod tamper;
 #[path = "proxy/traces.rs"]

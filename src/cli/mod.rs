@@ -18,6 +18,7 @@ use crate::{
 mod check_config;
 mod init;
 mod keygen;
+pub mod notify;
 #[cfg(feature = "quickstart")]
 mod quickstart;
 pub mod reload;

@@ -1,6 +1,7 @@
 //! A new configuration for a proxy that runs: read and checked as a whole, then put in force as a whole.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -10,12 +11,13 @@ use std::{
 use tokio::signal::unix::Signal;
 use toml::Value;
 
-use super::{Failure, checked, serve, watch::Watch};
+use super::{Failure, checked, notify, serve, watch::Watch};
 use crate::{
     certificate::{Certificate, Role},
     config::Config,
     proxy::{Proxy, rules::Rules},
     server::{self, LiveTls, Outcome, Reloads},
+    telemetry::{metrics::Metrics, sinks::Sinks},
     upstream::{self, Upstream},
 };
 
@@ -34,6 +36,8 @@ pub(super) struct Live {
     pub(super) tls: LiveTls,
     pub(super) upstream: Upstream,
     pub(super) proxy: Arc<Proxy>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) sinks: Arc<Sinks>,
 }
 
 /// Their replacements: nothing can fail any more.
@@ -45,7 +49,10 @@ struct Renewed {
 
 impl Reloader {
     pub(super) fn new(config: &Config, parts: Live) -> Self {
-        let reloads = Arc::new(Reloads::new(parts.certificates()));
+        let certificates = parts.certificates();
+        parts.metrics.process.last_reload_successful.set(1);
+        parts.count_certificates(&certificates);
+        let reloads = Arc::new(Reloads::new(certificates));
         Self {
             running: Mutex::new(config.clone()),
             parts,
@@ -102,17 +109,20 @@ impl Reloader {
     }
 
     fn count(&self, applied: Result<Vec<String>, Failure>) -> Result<Vec<String>, Failure> {
-        match &applied {
+        let (outcome, certificates) = match &applied {
             Ok(waiting) => {
                 let certificates = self.parts.certificates();
-                let outcome = Outcome::Applied(waiting.clone());
-                self.reloads.ended(outcome, Some(certificates));
+                self.parts.count_certificates(&certificates);
+                (Outcome::Applied(waiting.clone()), Some(certificates))
             }
-            Err(failure) => {
-                let outcome = Outcome::Refused(failure.to_string());
-                self.reloads.ended(outcome, None);
-            }
-        }
+            Err(failure) => (Outcome::Refused(failure.to_string()), None),
+        };
+        let process = &self.parts.metrics.process;
+        let name = [outcome.name()];
+        process.reloads.with_label_values(&name).inc();
+        let is_applied = i64::from(applied.is_ok());
+        process.last_reload_successful.set(is_applied);
+        self.reloads.ended(outcome, certificates);
         applied
     }
 }
@@ -135,6 +145,22 @@ impl Live {
         self.tls.replace(renewed.tls);
         self.proxy.replace_rules(renewed.rules);
         self.upstream.replace(renewed.upstream);
+    }
+
+    /// Measures until when they are valid: of several for one purpose, the first that ends.
+    fn count_certificates(&self, certificates: &[Certificate]) {
+        let expiry = &self.metrics.process.certificate_expiry;
+        expiry.reset();
+        let mut first: BTreeMap<&str, i64> = BTreeMap::new();
+        for certificate in certificates {
+            let ends = first
+                .entry(certificate.role.name())
+                .or_insert(certificate.not_after);
+            *ends = certificate.not_after.min(*ends);
+        }
+        for (name, ends) in first {
+            expiry.with_label_values(&[name]).set(ends);
+        }
     }
 
     /// The certificates in use. Those that prove who the proxy is had better be valid.
@@ -169,6 +195,11 @@ pub(super) async fn whenever(
             () = watch.changed() => "a file changed",
         };
         tracing::info!("reloading the configuration: {why}");
+        let _told = notify::reloading();
+        // Whoever rotates the log sends SIGHUP, too.
+        if let Some(audit) = &reloader.parts.sinks.audit {
+            audit.reopen();
+        }
         watch.look().await;
         let (reloader, path) = (Arc::clone(&reloader), Arc::clone(&path));
         let reload = tokio::task::spawn_blocking(move || {

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    Failure, print,
+    Failure, notify, print,
     reload::{self, Live, Reloader},
     watch::Watch,
 };
@@ -55,11 +55,14 @@ pub(super) async fn run(config: Config, path: &Path) -> Result<(), Failure> {
         true => tracing::info!("{listening}"),
         false => print(&format!("{listening}\n"))?,
     }
+    notify::ready(&listening);
+    notify::watchdog();
     let reloader = Arc::clone(running.reloader());
     let reloading = tokio::spawn(reload::whenever(reloader, path.into(), hangup, watch));
     signals.next().await;
     reloading.abort();
     tracing::info!("stopping: no new connections, running requests may finish");
+    notify::stopping(config.limits.drain_timeout);
     tokio::select! {
         () = running.stop() => Ok(()),
         () = signals.next() => Err(Failure::Other(
@@ -140,6 +143,8 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         tls: server.tls().clone(),
         upstream,
         proxy: Arc::clone(&proxy),
+        metrics: Arc::clone(&metrics),
+        sinks: Arc::clone(&sinks),
     };
     let reloader = Arc::new(Reloader::new(config, live));
     let server = tokio::spawn(server.serve(proxy, drain.clone()));

@@ -17,6 +17,7 @@ use super::{Client, until};
 pub struct Program {
     dir: PathBuf,
     filter: String,
+    environment: Vec<(String, String)>,
     certificate: String,
     running: Option<(Child, SocketAddr)>,
 }
@@ -29,6 +30,17 @@ impl Program {
 
     /// The same, with these sections of the configuration besides, or instead.
     pub fn with(dir: &Path, upstream: SocketAddr, sections: &Value, filter: &str) -> Self {
+        Self::start_in(dir, upstream, sections, filter, &[])
+    }
+
+    /// The same with these environment variables.
+    pub fn start_in(
+        dir: &Path,
+        upstream: SocketAddr,
+        sections: &Value,
+        filter: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let certificate = made.cert.pem();
         fs::write(dir.join("cert.pem"), &certificate).unwrap();
@@ -46,6 +58,10 @@ impl Program {
         let mut program = Self {
             dir: dir.to_owned(),
             filter: filter.to_owned(),
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             certificate,
             running: None,
         };
@@ -78,6 +94,7 @@ impl Program {
             .args([command, "--config"])
             .arg(self.dir.join("streamseal.toml"))
             .env("STREAMSEAL_LOG", &self.filter)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(log.unwrap())
             .spawn()
