@@ -12,7 +12,7 @@ use super::{ConfigFile, Failure, load, print};
 use crate::{
     config::Config,
     keys::FileKey,
-    store::{self, Change, Embedded, ImportError, ImportOptions, Store as _},
+    store::{self, Embedded, ExportError, ImportError, ImportOptions, Unpinned},
     stream::StreamPath,
 };
 
@@ -106,26 +106,16 @@ fn import(config: &Config, args: &Import) -> Result<(), Failure> {
 
 async fn unpin(config: Config, path: StreamPath) -> Result<(), Failure> {
     let store = Embedded::open_existing(&config.store)?;
-    let found = store.stream(&path).await?;
-    let Some(entry) = found.entry.as_deref() else {
-        return Err(Failure::Other(format!(
-            "nothing is recorded of stream {path}"
-        )));
+    let said = match store::unpin(&store, &path).await? {
+        Unpinned::Forgotten => format!("forgot the key of stream {path}\n"),
+        Unpinned::NotPinned => format!("stream {path} has no pinned key\n"),
+        Unpinned::Unknown => {
+            return Err(Failure::Other(format!(
+                "nothing is recorded of stream {path}"
+            )));
+        }
     };
-    if entry.key_check.is_none() {
-        return print(&format!("stream {path} has no pinned key\n"));
-    }
-    let entry = store::StreamEntry {
-        key_check: None,
-        ..entry.clone()
-    };
-    let change = Change::Stream {
-        path: path.clone(),
-        expected: found.revision,
-        entry: Some(entry),
-    };
-    store.commit(vec![change]).await?;
-    print(&format!("forgot the key of stream {path}\n"))
+    print(&said)
 }
 
 fn stream_path(text: &str) -> Result<StreamPath, String> {
@@ -142,6 +132,12 @@ impl From<store::Error> for Failure {
 
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
         Self::Other(error.to_string())
     }
 }
