@@ -1,4 +1,7 @@
-//! Logs: where they go, in which form, and what can never be in them.
+//! What the process tells of itself: logs, where they go and what can never be in them; metrics.
+
+pub mod label;
+pub mod metrics;
 
 use std::io::{self, IsTerminal};
 

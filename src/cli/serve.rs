@@ -15,12 +15,14 @@ use crate::{
     proxy::{Parts, Proxy, rules::Rules},
     server::{self, Authenticate, Server},
     store::{self, Embedded},
+    telemetry::metrics::Metrics,
     upstream::{self, Upstream},
     wire::record::Fit,
 };
 
 /// A running proxy. Dropping it without [`Running::stop`] leaves it running.
 pub struct Running {
+    metrics: Arc<Metrics>,
     address: SocketAddr,
     certificate: Option<String>,
     stop: oneshot::Sender<()>,
@@ -72,6 +74,8 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
             Authenticate::Mtls | Authenticate::ApiKey => {}
         }
     }
+    let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
+    let metrics = Arc::new(metrics);
     let proxy = Proxy::new(Parts {
         store: Arc::new(store),
         rules,
@@ -79,6 +83,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         key_check: config.keys.check,
         upstream,
         basin_domain: config.listen.basin_domain.clone(),
+        metrics: Arc::clone(&metrics),
         fit: Fit {
             oversize_batches: config.limits.oversize_batches,
             compression: config.limits.compression,
@@ -94,6 +99,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         }
     }));
     Ok(Running {
+        metrics,
         address,
         certificate,
         stop,
@@ -105,6 +111,11 @@ impl Running {
     /// Where it accepts connections.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it counts and measures.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The self-signed certificate in PEM, if it made one.

@@ -79,7 +79,7 @@ impl Proxy {
                 return self.forward_read_body(proof, &path, parts, body).await;
             }
         };
-        let cipher = self.cipher(&stream, &parts.headers)?;
+        let cipher = self.cipher(&stream, &parts.headers, &asked.exchange)?;
         let sealed = input.seal_to_fit(&cipher, self.fit).map_err(Error::from)?;
         let uri = parts.uri.path();
         let ceiling = self.ceiling.of(&path, stream.cipher, uri, caller).await;

@@ -7,6 +7,7 @@ use crate::{
     crypto::{Cipher, OpenError},
     keys, store,
     stream::StreamPath,
+    telemetry::label::Fault,
     upstream,
     wire::{DecodeError, record::SealError},
 };
@@ -157,6 +158,26 @@ pub enum Code {
 }
 
 impl Code {
+    /// As S2 spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadFrame => "bad_frame",
+            Self::BadHeader => "bad_header",
+            Self::BadJson => "bad_json",
+            Self::BadPath => "bad_path",
+            Self::BadProto => "bad_proto",
+            Self::BadQuery => "bad_query",
+            Self::DecryptionFailed => "decryption_failed",
+            Self::Invalid => "invalid",
+            Self::PermissionDenied => "permission_denied",
+            Self::HotServer => "hot_server",
+            Self::RateLimited => "rate_limited",
+            Self::RequestTimeout => "request_timeout",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::Other => "other",
+        }
+    }
+
     /// The HTTP status S2 pairs with the code. SDKs trust a code only together with its status.
     pub fn status(self) -> StatusCode {
         match self {
@@ -215,6 +236,36 @@ impl Error {
             | Self::Garbage(_) => Code::Other,
             Self::Timeout => Code::UpstreamTimeout,
             Self::UnknownStream(_) | Self::Declared(_) => Code::PermissionDenied,
+        }
+    }
+
+    /// Who has to change something for the request to succeed.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Key(_)
+            | Self::WrongKey
+            | Self::Decode(_)
+            | Self::Seal(_)
+            | Self::BadHeader(_)
+            | Self::BadPath(_)
+            | Self::BadQuery(_)
+            | Self::Invalid(_)
+            | Self::BadJson(_)
+            | Self::SlowClient
+            | Self::UnknownStream(_)
+            | Self::Declared(_)
+            | Self::Exhausted { .. } => Fault::Client,
+            Self::Open(_)
+            | Self::Unreachable(_)
+            | Self::Lost(_)
+            | Self::PartlyAppended(_)
+            | Self::Broken
+            | Self::Timeout
+            | Self::Garbage(_) => Fault::Upstream,
+            Self::Unprepared(cause) => cause.fault(),
+            Self::Store(_) | Self::Unrecorded(_) | Self::Busy | Self::RuleConflict { .. } => {
+                Fault::Proxy
+            }
         }
     }
 
@@ -308,6 +359,7 @@ mod tests {
         ] {
             assert!(error.to_json().starts_with(json), "{}", error.to_json());
             assert_eq!(error.code().status().as_u16(), status);
+            assert!(json.contains(&format!("\"{}\"", error.code().as_str())));
         }
     }
 }

@@ -5,6 +5,7 @@ mod call;
 mod ceiling;
 pub mod control;
 mod error;
+mod exchange;
 mod forward;
 pub mod query;
 mod read;
@@ -25,6 +26,7 @@ use self::{
     call::{Caller, Stop},
     ceiling::Ceiling,
     control::Control,
+    exchange::Exchange,
     registry::{Access, Lookup, Purpose, Registry, SealedStream},
     respond::Asked,
     route::Route,
@@ -36,6 +38,7 @@ use crate::{
     keys,
     store::{Store, UnknownStreams},
     stream::StreamPath,
+    telemetry::metrics::Metrics,
     upstream::{Body, Upstream},
     wire::{compression::RequestEncoding, record::Fit},
 };
@@ -59,6 +62,7 @@ pub struct Proxy {
     upstream: Upstream,
     basin_domain: String,
     fit: Fit,
+    metrics: Arc<Metrics>,
 }
 
 /// What a proxy is made of.
@@ -77,6 +81,8 @@ pub struct Parts {
     pub basin_domain: String,
     /// How batches are made to fit upstream.
     pub fit: Fit,
+    /// Where it counts what it does.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Proxy {
@@ -96,6 +102,7 @@ impl Proxy {
             upstream: parts.upstream,
             basin_domain: parts.basin_domain,
             fit: parts.fit,
+            metrics: parts.metrics,
         }
     }
 
@@ -108,19 +115,16 @@ impl Proxy {
         for (name, value) in request.headers_mut() {
             value.set_sensitive(name == keys::KEY_HEADER || name == header::AUTHORIZATION);
         }
-        let asked = Asked::of(&request);
-        // Names and methods only: headers and query strings may hold secrets.
-        let what = format!("{} {}", request.method(), request.uri().path());
-        tracing::debug!(%what, %client, "request");
-        match self.answer(request, &asked).await {
+        let exchange = Exchange::begin(&request, client, Arc::clone(&self.metrics));
+        let asked = Asked::of(&request, &exchange);
+        let response = match self.answer(request, &asked).await {
             Ok(response) => response,
             Err(stop) => {
-                if let Stop::Error(error) = &stop {
-                    error.log(&what);
-                }
+                exchange.stopped(&stop);
                 asked.stopped(stop)
             }
-        }
+        };
+        exchange.answer(response)
     }
 
     async fn answer(
@@ -139,6 +143,7 @@ impl Proxy {
             return Err(control::unsupported_encoding());
         }
         let route = route?;
+        asked.exchange.routed(&route, request.headers());
         let caller = Caller::new(&self.upstream, request.headers());
         match route {
             Route::Append(path) => self.append(path, request, &caller, asked).await,
@@ -201,6 +206,7 @@ impl Proxy {
         &self,
         stream: &SealedStream,
         headers: &http::HeaderMap,
+        exchange: &Exchange,
     ) -> Result<StreamCipher, Error> {
         let has_header = headers.contains_key(keys::KEY_HEADER);
         let rule = self.rules.stream(&stream.path);
@@ -212,6 +218,7 @@ impl Proxy {
                 StreamCipher::new(stream.cipher, &key, id)
             }
         };
+        exchange.keyed(cipher.key_check());
         let known = stream.key_check();
         match (self.key_check, known) {
             (keys::Check::Enforce, Some(known)) if known != cipher.key_check() => {

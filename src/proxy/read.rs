@@ -1,7 +1,10 @@
 //! Reads: plain streams pass through; sealed ones are always read as an S2S session upstream, opened,
 //! cut to plain sizes, and written in the encoding that the client asked for.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -14,6 +17,7 @@ use super::{
     Error, Pin, Proxy,
     append::{format_of, session_or_refusal},
     call::{Caller, Stop, empty},
+    exchange::Exchange,
     query::ReadQuery,
     registry::{Access, Lookup, Purpose},
     respond::{self, Asked},
@@ -70,12 +74,13 @@ impl Proxy {
             Access::Sealed(stream) => stream,
             Access::Plain(proof) => return self.forward_read(proof, &path, head).await,
         };
-        let cipher = self.cipher(&stream, &head.headers)?;
+        let cipher = self.cipher(&stream, &head.headers, &asked.exchange)?;
         let response = self.open_session(&path, head, &query).await?;
         let response = session_or_refusal(response).await?;
         let delivery = Delivery {
             reader: Reader::new(response.into_body(), cipher.clone(), query.limit()),
             pin: self.pin(stream, &cipher),
+            exchange: Arc::clone(&asked.exchange),
         };
         match wanted {
             Wanted::Unary { media, format } => unary(delivery, query.wait(), media, format)
@@ -185,6 +190,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<LastEventId>, Error> {
 struct Delivery {
     reader: Reader,
     pin: Pin,
+    exchange: Arc<Exchange>,
 }
 
 impl Delivery {
@@ -315,7 +321,10 @@ fn chunks(delivery: Delivery, write: impl FnMut(Step) -> Vec<Bytes> + Send + 'st
                 batch,
                 reconnect_advised,
             })) => (Step::Batch(batch, reconnect_advised), true),
-            Ok(Some(Opened::Terminal { status, body })) => (Step::Terminal(status, body), false),
+            Ok(Some(Opened::Terminal { status, body })) => {
+                delivery.exchange.refused_with(status);
+                (Step::Terminal(status, body), false)
+            }
             Ok(None) => (Step::End, false),
             Err(ReadError::Broken(error)) => {
                 tracing::warn!(%error, "read session");
@@ -323,7 +332,7 @@ fn chunks(delivery: Delivery, write: impl FnMut(Step) -> Vec<Bytes> + Send + 'st
             }
             Err(error @ (ReadError::Open(_) | ReadError::Decode(_))) => {
                 let error = Error::from(error);
-                error.log("read session");
+                delivery.exchange.failed(&error);
                 (Step::Failed(error), false)
             }
         };

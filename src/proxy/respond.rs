@@ -1,10 +1,15 @@
 //! Responses to clients: relayed, rebuilt, or the proxy's own; compression, CORS and `HEAD` in one place.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 
-use super::call::{Stop, empty, full};
+use super::{
+    call::{Stop, empty, full},
+    exchange::Exchange,
+};
 use crate::{
     upstream::{Body, ResponseBody},
     wire::{
@@ -15,18 +20,21 @@ use crate::{
 };
 
 /// What of a request its response depends on.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Asked {
     /// `HEAD` gets the head that `GET` would get.
     head_only: bool,
     encoding: Option<ResponseEncoding>,
     origin: Option<HeaderValue>,
+    /// The request as a whole.
+    pub exchange: Arc<Exchange>,
 }
 
 impl Asked {
     /// Takes from the request what the response needs.
-    pub fn of<B>(request: &Request<B>) -> Self {
+    pub fn of<B>(request: &Request<B>, exchange: &Arc<Exchange>) -> Self {
         Self {
+            exchange: Arc::clone(exchange),
             head_only: *request.method() == Method::HEAD,
             encoding: ResponseEncoding::negotiate(request.headers()),
             origin: request.headers().get(header::ORIGIN).cloned(),

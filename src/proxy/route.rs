@@ -79,6 +79,29 @@ impl Route {
         }
     }
 
+    /// The basin it names.
+    pub fn basin_name(&self) -> Option<&BasinName> {
+        match self {
+            Self::Append(path) | Self::Read(path) | Self::Tail(path) => Some(&path.basin),
+            Self::Control(call) => call.basin(),
+            Self::Forward(_, basin) => basin.as_ref(),
+            Self::WrongMethod(_) | Self::NotFound => None,
+        }
+    }
+
+    /// The stream it names, when it is about one.
+    pub fn stream_path(&self) -> Option<&StreamPath> {
+        match self {
+            Self::Append(path)
+            | Self::Read(path)
+            | Self::Tail(path)
+            | Self::Control(ControlCall::EnsureStream(path) | ControlCall::DeleteStream(path)) => {
+                Some(path)
+            }
+            Self::Control(_) | Self::Forward(..) | Self::WrongMethod(_) | Self::NotFound => None,
+        }
+    }
+
     fn basins(method: &Method) -> Self {
         match *method {
             Method::GET | Method::HEAD => Self::Forward(NotRecords(()), None),

@@ -25,6 +25,7 @@ use crate::{
         call::{Caller, Stop},
         ceiling::StreamCeiling,
         control::unsupported_encoding,
+        exchange::Exchange,
         registry::{Access, Purpose},
         respond::{self, Asked},
     },
@@ -59,7 +60,7 @@ impl Proxy {
             // Frames are compressed one by one; a session is not compressed as a whole.
             return Err(unsupported_encoding());
         }
-        let cipher = self.cipher(&stream, request.headers())?;
+        let cipher = self.cipher(&stream, request.headers(), &asked.exchange)?;
         let compression = Compression::from_accept_encoding(request.headers());
         let (parts, incoming) = request.into_parts();
         let uri = parts.uri.path();
@@ -70,6 +71,7 @@ impl Proxy {
         let response = session_or_refusal(response).await?;
         let shared = Arc::new(Shared {
             failure: OnceLock::new(),
+            exchange: Arc::clone(&asked.exchange),
             ceiling,
             expected: Mutex::default(),
         });
@@ -101,6 +103,7 @@ impl Proxy {
 struct Shared {
     /// Why the client's half ended early.
     failure: OnceLock<Stop>,
+    exchange: Arc<Exchange>,
     ceiling: StreamCeiling,
     /// What was sent and is not acked.
     expected: Mutex<VecDeque<Expected>>,
@@ -162,9 +165,7 @@ impl Uplink {
                 Err(InputError::Broken(_)) => return,
             }
         };
-        if let Stop::Error(error) = &stop {
-            error.log("append session");
-        }
+        self.shared.exchange.stopped(&stop);
         let _first = self.shared.failure.set(stop);
         sender.finish().await;
     }
@@ -245,13 +246,16 @@ impl Session {
                             return (frame.map_err(Into::into), true);
                         }
                         Ok(None) => {}
-                        Err(error) => return (Ok(Some(terminal(error.into()))), false),
+                        Err(error) => return (Ok(Some(self.terminal(error))), false),
                     }
                 }
                 Ok(Some(Answer::Terminal { status, body })) => {
                     let frame = match self.split {
-                        Some(_) => terminal(Error::PartlyAppended(body).into()),
-                        None => s2s::encode_terminal(status, &body),
+                        Some(_) => self.terminal(Error::PartlyAppended(body)),
+                        None => {
+                            self.shared.exchange.refused_with(status);
+                            s2s::encode_terminal(status, &body)
+                        }
                     };
                     return (Ok(Some(frame)), false);
                 }
@@ -271,6 +275,11 @@ impl Session {
             return Err(Error::Garbage("an end in the middle of a batch").into());
         }
         Ok(self.shared.failure.get().map(respond::terminal_frame))
+    }
+
+    fn terminal(&self, error: Error) -> Bytes {
+        self.shared.exchange.failed(&error);
+        respond::terminal_frame(&error.into())
     }
 
     /// The ack for the client; `None` for a part that others follow.
@@ -304,13 +313,6 @@ impl Session {
         self.split = None;
         Ok(Some(AppendAck { start, ..ack }))
     }
-}
-
-fn terminal(stop: Stop) -> Bytes {
-    if let Stop::Error(error) = &stop {
-        error.log("append session");
-    }
-    respond::terminal_frame(&stop)
 }
 
 struct AbortOnDrop(JoinHandle<()>);

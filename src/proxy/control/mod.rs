@@ -49,6 +49,35 @@ pub enum ControlCall {
 }
 
 impl ControlCall {
+    /// Whether it is about the streams of a basin rather than basins.
+    pub fn is_about_streams(&self) -> bool {
+        match self {
+            Self::ListStreams(_)
+            | Self::CreateStream(_)
+            | Self::EnsureStream(_)
+            | Self::DeleteStream(_) => true,
+            Self::CreateBasin
+            | Self::BasinConfiguration(_)
+            | Self::EnsureBasin(_)
+            | Self::ReconfigureBasin(_)
+            | Self::DeleteBasin(_) => false,
+        }
+    }
+
+    /// The basin it names.
+    pub fn basin(&self) -> Option<&BasinName> {
+        match self {
+            Self::CreateBasin => None,
+            Self::BasinConfiguration(basin)
+            | Self::EnsureBasin(basin)
+            | Self::ReconfigureBasin(basin)
+            | Self::DeleteBasin(basin)
+            | Self::ListStreams(basin)
+            | Self::CreateStream(basin) => Some(basin),
+            Self::EnsureStream(path) | Self::DeleteStream(path) => Some(&path.basin),
+        }
+    }
+
     /// Makes the call upstream and keeps the config store in step with it.
     ///
     /// # Errors

@@ -1,0 +1,241 @@
+//! One request from its arrival to the last byte of its answer: who asked for what, and how it ended.
+
+use std::{
+    borrow::Cow,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
+
+use super::{
+    Error,
+    call::{Refusal, Stop},
+    route::Route,
+};
+use crate::{
+    crypto::KeyCheck,
+    stream::{BasinName, StreamPath},
+    telemetry::{
+        label::{Encoding, Fault, Operation},
+        metrics::Metrics,
+    },
+    upstream::{Body, BoxError},
+    wire::media::Media,
+};
+
+/// One request. It ends when the last of those who hold it lets go: the handler, or the answer's body.
+pub struct Exchange {
+    metrics: Arc<Metrics>,
+    client: SocketAddr,
+    /// Method and path. Headers and query strings may hold secrets.
+    what: String,
+    began: Instant,
+    routed: OnceLock<Routed>,
+    key: OnceLock<KeyCheck>,
+    answered: OnceLock<Answered>,
+    failure: OnceLock<Failure>,
+}
+
+/// What a request is.
+#[derive(Debug, Default, Clone)]
+struct Routed {
+    operation: Operation,
+    encoding: Encoding,
+    basin: Option<BasinName>,
+    stream: Option<StreamPath>,
+}
+
+/// The head of the answer.
+#[derive(Debug, Clone, Copy)]
+struct Answered {
+    status: StatusCode,
+    after: Duration,
+}
+
+/// Why a request failed: the first reason counts.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// An error code of S2 that the proxy gave, or the status of an error that the upstream gave.
+    pub code: Cow<'static, str>,
+    /// Whose fault it is.
+    pub fault: Fault,
+}
+
+impl Exchange {
+    /// A request that has just arrived.
+    pub fn begin<B>(request: &Request<B>, client: SocketAddr, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            metrics,
+            client,
+            what: format!("{} {}", request.method(), request.uri().path()),
+            began: Instant::now(),
+            routed: OnceLock::new(),
+            key: OnceLock::new(),
+            answered: OnceLock::new(),
+            failure: OnceLock::new(),
+        })
+    }
+
+    /// It is known what it asks for.
+    pub fn routed(&self, route: &Route, headers: &HeaderMap) {
+        let routed = Routed::of(route, headers);
+        let operation = routed.operation;
+        if self.routed.set(routed).is_ok() {
+            self.metrics.requests.began(operation);
+        }
+    }
+
+    /// It carries or maps to the key with this commitment.
+    pub fn keyed(&self, check: KeyCheck) {
+        let _same = self.key.set(check);
+    }
+
+    /// It failed, be it in place of an answer or in the middle of one.
+    pub fn failed(&self, error: &Error) {
+        error.log(&self.what);
+        self.fail(error.code().as_str().into(), error.fault());
+    }
+
+    /// It was refused by the upstream.
+    pub fn refused(&self, refusal: &Refusal) {
+        self.fail_by(refusal.parts().0);
+    }
+
+    /// The upstream ended its session with an error of this status.
+    pub fn refused_with(&self, status: u16) {
+        if let Ok(status) = StatusCode::from_u16(status) {
+            self.fail_by(status);
+        }
+    }
+
+    /// It stopped before it had an answer of its own.
+    pub fn stopped(&self, stop: &Stop) {
+        match stop {
+            Stop::Error(error) => self.failed(error),
+            Stop::Relay(refusal) => self.refused(refusal),
+        }
+    }
+
+    /// The answer as it goes to the client. It ends the request with its last byte.
+    pub fn answer(self: &Arc<Self>, response: Response<Body>) -> Response<Body> {
+        let status = response.status();
+        let after = self.began.elapsed();
+        let _first = self.answered.set(Answered { status, after });
+        self.fail_by(status);
+        response.map(|body| {
+            let exchange = Arc::clone(self);
+            AnswerBody { body, exchange }.boxed_unsync()
+        })
+    }
+
+    fn fail_by(&self, status: StatusCode) {
+        if status.is_server_error() {
+            self.fail(status.as_u16().to_string().into(), Fault::Upstream);
+        } else if status.is_client_error() {
+            self.fail(status.as_u16().to_string().into(), Fault::Client);
+        }
+    }
+
+    fn fail(&self, code: Cow<'static, str>, fault: Fault) {
+        let _first = self.failure.set(Failure { code, fault });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let routed = self.routed.take().unwrap_or_else(|| {
+            self.metrics.requests.began(Operation::Unrouted);
+            Routed::default()
+        });
+        let code = match &self.failure.get() {
+            Some(failure) => &*failure.code,
+            // The client left before there was an answer.
+            None if self.answered.get().is_none() => "client_left",
+            None => "ok",
+        };
+        let fault = self.failure.get().map(|failure| failure.fault.as_str());
+        let status = self.answered.get().map(|answered| answered.status.as_u16());
+        let stream = routed.stream.map(|path| path.to_string());
+        let basin = routed.basin.as_ref().map(BasinName::as_str);
+        tracing::debug!(
+            what = self.what, client = %self.client, basin, stream, status, code, fault, "request"
+        );
+        let took = match self.answered.get() {
+            Some(answered) if routed.operation.is_session() => answered.after,
+            Some(_) | None => self.began.elapsed(),
+        };
+        let requests = &self.metrics.requests;
+        requests.ended(routed.operation, routed.encoding, code, took);
+    }
+}
+
+impl Routed {
+    fn of(route: &Route, headers: &HeaderMap) -> Self {
+        let content_type = Media::content_type(headers);
+        let accept = Media::accept(headers);
+        let (operation, encoding) = match route {
+            Route::Append(_) => match content_type {
+                Some(Media::S2s) => (Operation::AppendSession, Encoding::S2s),
+                Some(Media::Proto) => (Operation::Append, Encoding::Proto),
+                Some(Media::Json | Media::EventStream) | None => {
+                    (Operation::Append, Encoding::Json)
+                }
+            },
+            Route::Read(_) => match (content_type, accept) {
+                (Some(Media::S2s), _) => (Operation::ReadSession, Encoding::S2s),
+                (_, Some(Media::EventStream)) => (Operation::ReadSession, Encoding::Sse),
+                (_, Some(Media::Proto)) => (Operation::Read, Encoding::Proto),
+                (_, Some(Media::Json | Media::S2s) | None) => (Operation::Read, Encoding::Json),
+            },
+            Route::Tail(_) => (Operation::Tail, Encoding::Other),
+            Route::Control(call) if call.is_about_streams() => (Operation::Stream, Encoding::Other),
+            Route::Control(_) => (Operation::Basin, Encoding::Other),
+            Route::Forward(..) => (Operation::Forward, Encoding::Other),
+            Route::WrongMethod(_) | Route::NotFound => (Operation::Unrouted, Encoding::Other),
+        };
+        Self {
+            operation,
+            encoding,
+            basin: route.basin_name().cloned(),
+            stream: route.stream_path().cloned(),
+        }
+    }
+}
+
+/// An answer's body, and the request that ends with it.
+struct AnswerBody {
+    body: Body,
+    exchange: Arc<Exchange>,
+}
+
+impl http_body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Err(_))) = &polled {
+            // What broke off was the upstream's answer; the proxy's own errors come before.
+            self.exchange.fail("broken_off".into(), Fault::Upstream);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
