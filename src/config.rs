@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     keys,
     proxy::rules::{BasinRule, Rules, StreamRule},
-    server::{self, Authenticate},
+    server::{self, Authenticate, admin},
     store,
     upstream::{self, Upstream},
 };
@@ -34,6 +34,8 @@ const ENV_LEVEL: &str = "__";
 pub struct Config {
     /// Where clients connect, and who may.
     pub listen: server::Config,
+    /// Where health, metrics, the admin API and the status page are.
+    pub admin: admin::Config,
     /// Where the upstream store is and how to talk to it.
     pub upstream: upstream::Config,
     /// Where the proxy keeps which stream has which cipher.
@@ -117,6 +119,7 @@ impl Config {
     pub fn check(&self) -> Vec<String> {
         let mut problems = server::problems(&self.listen);
         problems.extend(self.limits.problems());
+        problems.extend(self.admin.problems());
         problems.extend(self.store.problems());
         if let Err(error) = Upstream::new(&self.upstream) {
             problems.extend(error.problems);

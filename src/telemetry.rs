@@ -2,6 +2,7 @@
 
 pub mod label;
 pub mod metrics;
+pub mod recent;
 
 use std::io::{self, IsTerminal};
 

@@ -13,9 +13,12 @@ use super::{Failure, print};
 use crate::{
     config::Config,
     proxy::{Parts, Proxy, rules::Rules},
-    server::{self, Authenticate, Server},
-    store::{self, Embedded},
-    telemetry::metrics::Metrics,
+    server::{
+        self, Authenticate, Server,
+        admin::{self, AdminServer, Certificates, Readiness},
+    },
+    store::{self, Embedded, Store},
+    telemetry::{metrics::Metrics, recent::Recent},
     upstream::{self, Upstream},
     wire::record::Fit,
 };
@@ -25,6 +28,15 @@ pub struct Running {
     metrics: Arc<Metrics>,
     address: SocketAddr,
     certificate: Option<String>,
+    readiness: Arc<Readiness>,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+    admin: Option<RunningAdmin>,
+}
+
+/// The admin listener, which outlives the data listener for a moment to say that it stops.
+struct RunningAdmin {
+    address: SocketAddr,
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
 }
@@ -40,6 +52,9 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let running = start(&config).await?;
     print(&format!("listening on {}\n", running.url(&config)))?;
+    if let Some(address) = running.admin_addr() {
+        print(&format!("admin on http://{address}\n"))?;
+    }
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -57,14 +72,12 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     let rules = Rules::compile(&config.basins, &config.streams)
         .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
     let upstream = Upstream::new(&config.upstream).map_err(|e| Failure::Config(e.to_string()))?;
-    let server = Server::bind(&config.listen, &config.limits).map_err(|error| match error {
-        server::Error::Config(_) => Failure::Config(error.to_string()),
-        server::Error::Bind { .. } => Failure::Other(error.to_string()),
-    })?;
+    let server = Server::bind(&config.listen, &config.limits).map_err(no_listener)?;
     let store = match config.store.kind {
         store::Kind::Embedded => Embedded::open(&config.store),
     };
     let store = store.map_err(|error| Failure::Other(error.to_string()))?;
+    let store: Arc<dyn Store> = Arc::new(store);
     if rules.has_file_keys() && !server.local_addr().ip().is_loopback() {
         match config.listen.authenticate {
             Authenticate::Upstream => {
@@ -76,35 +89,93 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     }
     let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
     let metrics = Arc::new(metrics);
-    let proxy = Proxy::new(Parts {
-        store: Arc::new(store),
+    let recent = Arc::new(Recent::default());
+    let certificates = Arc::new(Certificates::of(
+        &config.listen,
+        server.certificate_pem(),
+        &config.upstream.tls,
+    ));
+    let readiness = Arc::new(Readiness::new(
+        Arc::clone(&store),
+        upstream.clone(),
+        Arc::clone(&certificates),
+        Arc::clone(&metrics),
+    ));
+    let proxy = Arc::new(Proxy::new(Parts {
+        store: Arc::clone(&store),
         rules,
         unknown_streams: config.store.unknown_streams,
         key_check: config.keys.check,
         upstream,
         basin_domain: config.listen.basin_domain.clone(),
         metrics: Arc::clone(&metrics),
+        recent: Arc::clone(&recent),
         fit: Fit {
             oversize_batches: config.limits.oversize_batches,
             compression: config.limits.compression,
         },
-    });
-    let (stop, stopped) = oneshot::channel::<()>();
-    let address = server.local_addr();
-    let certificate = server.certificate_pem().map(str::to_owned);
-    let server = tokio::spawn(server.serve(Arc::new(proxy), async {
-        // Dropping the sender without a word is no reason to stop.
-        if stopped.await.is_err() {
-            std::future::pending::<()>().await;
-        }
     }));
+    let address = server.local_addr();
+    let admin = AdminServer::bind(
+        &config.admin,
+        admin::Parts {
+            proxy: Arc::clone(&proxy),
+            store,
+            certificates,
+            readiness: Arc::clone(&readiness),
+            metrics: Arc::clone(&metrics),
+            recent,
+            key_check: config.keys.check,
+            listen: config.listen.clone(),
+            data_address: address,
+        },
+    );
+    let admin = admin.map_err(no_listener)?.map(RunningAdmin::start);
+    let (stop, stopped) = oneshot::channel();
+    let certificate = server.certificate_pem().map(str::to_owned);
+    let server = tokio::spawn(server.serve(proxy, told(stopped)));
     Ok(Running {
         metrics,
         address,
         certificate,
+        readiness,
         stop,
         server,
+        admin,
     })
+}
+
+fn no_listener(error: server::Error) -> Failure {
+    match error {
+        server::Error::Config(_) => Failure::Config(error.to_string()),
+        server::Error::Bind { .. } => Failure::Other(error.to_string()),
+    }
+}
+
+/// Waits for a word. Dropping the sender without one is no reason to stop.
+async fn told(stop: oneshot::Receiver<()>) {
+    if stop.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+impl RunningAdmin {
+    fn start(server: AdminServer) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        Self {
+            address: server.local_addr(),
+            stop,
+            server: tokio::spawn(server.serve(told(stopped))),
+        }
+    }
+
+    async fn stop(self) {
+        if self.stop.send(()).is_ok()
+            && let Err(error) = self.server.await
+        {
+            tracing::error!(%error, "the admin listener did not end well");
+        }
+    }
 }
 
 impl Running {
@@ -123,13 +194,22 @@ impl Running {
         self.certificate.as_deref()
     }
 
+    /// Where the admin listener is, if it is on.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|admin| admin.address)
+    }
+
     /// Accepts no more connections, lets requests finish within the drain timeout, and returns when
-    /// all is closed.
+    /// all is closed. Until then the admin listener says that the proxy is not ready.
     pub async fn stop(self) {
+        self.readiness.drain();
         if self.stop.send(()).is_ok()
             && let Err(error) = self.server.await
         {
             tracing::error!(%error, "the listener did not end well");
+        }
+        if let Some(admin) = self.admin {
+            admin.stop().await;
         }
     }
 

@@ -283,8 +283,8 @@ impl Error {
         serde_json::to_string(&info).unwrap_or_default()
     }
 
-    /// Writes it to the log, once, with its causes and at a level that says whose fault it is.
-    pub fn log(&self, what: &str) {
+    /// The error with its causes, for operators: on one line, and without what the client wrote.
+    pub fn text(&self) -> String {
         let mut causes = String::new();
         let mut next = std::error::Error::source(self);
         while let Some(cause) = next {
@@ -292,11 +292,16 @@ impl Error {
             next = cause.source();
         }
         // Names of streams may hold anything, line ends included.
-        let text = match self {
+        match self {
             // May quote what the client wrote.
             Self::BadJson(_) => "request body is not the expected JSON".to_owned(),
             _ => printable(&format!("{self}{causes}")),
-        };
+        }
+    }
+
+    /// Writes it to the log, once, with its causes and at a level that says whose fault it is.
+    pub fn log(&self, what: &str) {
+        let text = self.text();
         let code = self.code();
         match code {
             Code::HotServer | Code::RateLimited | Code::UpstreamTimeout | Code::Other => {

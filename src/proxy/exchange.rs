@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use crate::{
     telemetry::{
         label::{Encoding, Fault, Operation},
         metrics::Metrics,
+        recent::{Failed, Recent},
     },
     upstream::{Body, BoxError},
     wire::media::Media,
@@ -33,6 +34,7 @@ use crate::{
 /// One request. It ends when the last of those who hold it lets go: the handler, or the answer's body.
 pub struct Exchange {
     metrics: Arc<Metrics>,
+    recent: Arc<Recent>,
     client: SocketAddr,
     /// Method and path. Headers and query strings may hold secrets.
     what: String,
@@ -66,13 +68,21 @@ pub struct Failure {
     pub code: Cow<'static, str>,
     /// Whose fault it is.
     pub fault: Fault,
+    /// What went wrong, for operators. Nothing for what the upstream refuses: that is everyday business.
+    message: Option<String>,
 }
 
 impl Exchange {
     /// A request that has just arrived.
-    pub fn begin<B>(request: &Request<B>, client: SocketAddr, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn begin<B>(
+        request: &Request<B>,
+        client: SocketAddr,
+        metrics: Arc<Metrics>,
+        recent: Arc<Recent>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             metrics,
+            recent,
             client,
             what: format!("{} {}", request.method(), request.uri().path()),
             began: Instant::now(),
@@ -100,7 +110,8 @@ impl Exchange {
     /// It failed, be it in place of an answer or in the middle of one.
     pub fn failed(&self, error: &Error) {
         error.log(&self.what);
-        self.fail(error.code().as_str().into(), error.fault());
+        let message = Some(error.text());
+        self.fail(error.code().as_str().into(), error.fault(), message);
     }
 
     /// It was refused by the upstream.
@@ -137,14 +148,41 @@ impl Exchange {
 
     fn fail_by(&self, status: StatusCode) {
         if status.is_server_error() {
-            self.fail(status.as_u16().to_string().into(), Fault::Upstream);
+            let message = Some(format!("the upstream answered {status}"));
+            self.fail(status.as_u16().to_string().into(), Fault::Upstream, message);
         } else if status.is_client_error() {
-            self.fail(status.as_u16().to_string().into(), Fault::Client);
+            self.fail(status.as_u16().to_string().into(), Fault::Client, None);
         }
     }
 
-    fn fail(&self, code: Cow<'static, str>, fault: Fault) {
-        let _first = self.failure.set(Failure { code, fault });
+    fn fail(&self, code: Cow<'static, str>, fault: Fault, message: Option<String>) {
+        let _first = self.failure.set(Failure {
+            code,
+            fault,
+            message,
+        });
+    }
+
+    fn remember_failure(&mut self, routed: &Routed) {
+        let failure = self.failure.take();
+        if let Some(Failure {
+            code,
+            fault,
+            message: Some(message),
+        }) = failure
+        {
+            let stream = routed.stream.as_ref().map(ToString::to_string);
+            let basin = || routed.basin.as_ref().map(ToString::to_string);
+            self.recent.push(Failed {
+                at: SystemTime::now(),
+                code: code.into_owned(),
+                fault,
+                operation: routed.operation,
+                request_id: None,
+                stream: stream.or_else(basin),
+                message,
+            });
+        }
     }
 }
 
@@ -162,7 +200,7 @@ impl Drop for Exchange {
         };
         let fault = self.failure.get().map(|failure| failure.fault.as_str());
         let status = self.answered.get().map(|answered| answered.status.as_u16());
-        let stream = routed.stream.map(|path| path.to_string());
+        let stream = routed.stream.as_ref().map(ToString::to_string);
         let basin = routed.basin.as_ref().map(BasinName::as_str);
         tracing::debug!(
             what = self.what, client = %self.client, basin, stream, status, code, fault, "request"
@@ -173,6 +211,7 @@ impl Drop for Exchange {
         };
         let requests = &self.metrics.requests;
         requests.ended(routed.operation, routed.encoding, code, took);
+        self.remember_failure(&routed);
     }
 }
 
@@ -226,7 +265,9 @@ impl http_body::Body for AnswerBody {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Err(_))) = &polled {
             // What broke off was the upstream's answer; the proxy's own errors come before.
-            self.exchange.fail("broken_off".into(), Fault::Upstream);
+            let message = Some("the upstream's answer broke off".to_owned());
+            self.exchange
+                .fail("broken_off".into(), Fault::Upstream, message);
         }
         polled
     }

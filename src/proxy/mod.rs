@@ -13,6 +13,7 @@ mod registry;
 mod respond;
 pub mod route;
 pub mod rules;
+pub mod view;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -38,7 +39,7 @@ use crate::{
     keys,
     store::{Store, UnknownStreams},
     stream::StreamPath,
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, recent::Recent},
     upstream::{Body, Upstream},
     wire::{compression::RequestEncoding, record::Fit},
 };
@@ -63,6 +64,7 @@ pub struct Proxy {
     basin_domain: String,
     fit: Fit,
     metrics: Arc<Metrics>,
+    recent: Arc<Recent>,
 }
 
 /// What a proxy is made of.
@@ -83,6 +85,8 @@ pub struct Parts {
     pub fit: Fit,
     /// Where it counts what it does.
     pub metrics: Arc<Metrics>,
+    /// Where it remembers what went wrong.
+    pub recent: Arc<Recent>,
 }
 
 impl Proxy {
@@ -103,6 +107,7 @@ impl Proxy {
             basin_domain: parts.basin_domain,
             fit: parts.fit,
             metrics: parts.metrics,
+            recent: parts.recent,
         }
     }
 
@@ -115,7 +120,12 @@ impl Proxy {
         for (name, value) in request.headers_mut() {
             value.set_sensitive(name == keys::KEY_HEADER || name == header::AUTHORIZATION);
         }
-        let exchange = Exchange::begin(&request, client, Arc::clone(&self.metrics));
+        let exchange = Exchange::begin(
+            &request,
+            client,
+            Arc::clone(&self.metrics),
+            Arc::clone(&self.recent),
+        );
         let asked = Asked::of(&request, &exchange);
         let response = match self.answer(request, &asked).await {
             Ok(response) => response,

@@ -10,7 +10,10 @@ use std::{
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::{
+    rt::TokioExecutor,
+    server::{conn::auto, graceful::GracefulShutdown},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -23,6 +26,7 @@ pub use self::config::{Authenticate, Config, Limits, TlsConfig};
 use self::{connection::Shared, tls::Tls};
 use crate::{proxy::Proxy, upstream::Body};
 
+pub mod admin;
 mod config;
 mod connection;
 #[cfg(test)]
@@ -62,8 +66,10 @@ pub enum Error {
     #[error("{}", .0.join("\n"))]
     Config(Vec<String>),
     /// The address cannot be listened on.
-    #[error("listen.address: cannot listen on {address}: {source}")]
+    #[error("{key}: cannot listen on {address}: {source}")]
     Bind {
+        /// The key that asks for the address.
+        key: &'static str,
         /// The address asked for.
         address: SocketAddr,
         /// What the system said.
@@ -76,6 +82,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<Tls>,
+    http: auto::Builder<TokioExecutor>,
     limits: Limits,
 }
 
@@ -87,15 +94,29 @@ impl Server {
     /// Every mistake in the section, every file that cannot be used, or why the address cannot be bound.
     pub fn bind(config: &Config, limits: &Limits) -> Result<Self, Error> {
         let tls = load_tls(config).map_err(Error::Config)?;
-        let (listener, address) = listen(config.address).map_err(|source| Error::Bind {
-            address: config.address,
-            source,
-        })?;
+        let (listener, address) = listen("listen.address", config.address)?;
         Ok(Self {
             listener,
             address,
             tls,
+            http: connection::http(limits),
             limits: limits.clone(),
+        })
+    }
+
+    /// Binds an address for HTTP/1.1 without TLS. Must be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// Why the address, which `key` asks for, cannot be bound.
+    fn bind_plain(key: &'static str, address: SocketAddr, limits: Limits) -> Result<Self, Error> {
+        let (listener, address) = listen(key, address)?;
+        Ok(Self {
+            listener,
+            address,
+            tls: None,
+            http: connection::http(&limits).http1_only(),
+            limits,
         })
     }
 
@@ -118,7 +139,7 @@ impl Server {
         let shared = Arc::new(Shared {
             handler,
             tls: self.tls.map(|tls| tls.acceptor),
-            http: connection::http(&self.limits),
+            http: self.http,
             limits: self.limits,
         });
         let drain = GracefulShutdown::new();
@@ -160,13 +181,20 @@ fn load_tls(config: &Config) -> Result<Option<Tls>, Vec<String>> {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    // Tokio's own conversion panics without a runtime.
-    tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
-    let listener = StdListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    Ok((TcpListener::from_std(listener)?, address))
+fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let listen = || {
+        // Tokio's own conversion panics without a runtime.
+        tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+        let listener = StdListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((TcpListener::from_std(listener)?, address))
+    };
+    listen().map_err(|source| Error::Bind {
+        key,
+        address,
+        source,
+    })
 }
 
 /// The next connection, once there is room for it. Failures to accept are not the listener's end.

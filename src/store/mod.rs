@@ -13,8 +13,8 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 pub use embedded::{Embedded, ImportError, ImportOptions, Imported};
-pub use list::{ExportError, Listed, Page, Summary};
 pub use entry::{BasinEntry, Incarnation, Origin, StreamEntry, StreamState};
+pub use list::{ExportError, Listed, Page, Summary};
 
 use crate::{
     crypto::Key,

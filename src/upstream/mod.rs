@@ -19,6 +19,7 @@ use self::{
 pub use self::{
     body::ResponseBody,
     config::{Config, ConfigError, TlsConfig},
+    probe::{Probed, Reach},
 };
 use crate::stream::BasinName;
 
@@ -29,6 +30,7 @@ mod endpoint;
 mod headers;
 mod lease;
 mod pool;
+mod probe;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -148,6 +150,15 @@ impl Upstream {
         mut request: Request<Body>,
     ) -> Result<Response<ResponseBody>, Error> {
         let to = self.prepare(target, request.headers_mut())?;
+        self.send_to(to, request).await
+    }
+
+    /// The same, for a request whose headers are as they are to be sent.
+    async fn send_to(
+        &self,
+        to: Destination,
+        mut request: Request<Body>,
+    ) -> Result<Response<ResponseBody>, Error> {
         let path = request
             .uri()
             .path_and_query()

@@ -11,7 +11,12 @@ use super::config::Token;
 use crate::server::Peer;
 
 /// Headers of a request that something in front of the listener passed on: its sender is elsewhere.
-const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+const FORWARDED: [&str; 4] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-real-ip",
+];
 
 /// Who may use the admin API.
 pub(super) struct Access {
@@ -30,7 +35,9 @@ pub(super) enum Denied {
          loopback"
     )]
     NotLocal,
-    #[error("without `admin.token_file` the admin API is reached as localhost or by a loopback address only")]
+    #[error(
+        "without `admin.token_file` the admin API is reached as localhost or by a loopback address only"
+    )]
     ForeignHost,
     #[error("the admin API takes no requests that another site's page makes")]
     CrossSite,
@@ -111,12 +118,16 @@ fn host(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
 /// Whether nothing says that a page of another site is behind the request. Browsers say so in either of
 /// two headers; programs send neither.
 fn is_same_site(headers: &HeaderMap, host: Option<&Authority>) -> bool {
-    let is_fetched_here = |value: &HeaderValue| matches!(value.as_bytes(), b"same-origin" | b"none");
+    let is_fetched_here =
+        |value: &HeaderValue| matches!(value.as_bytes(), b"same-origin" | b"none");
     let is_own_origin = |origin: &HeaderValue| {
         let own = host.map(|host| format!("http://{host}"));
         own.is_some_and(|own| own.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
     };
-    headers.get_all("sec-fetch-site").iter().all(is_fetched_here)
+    headers
+        .get_all("sec-fetch-site")
+        .iter()
+        .all(is_fetched_here)
         && headers.get_all(header::ORIGIN).iter().all(is_own_origin)
 }
 
@@ -141,7 +152,12 @@ mod tests {
         }
     }
 
-    fn check(listener: &str, peer: &str, method: &str, headers: &[(&str, &str)]) -> Result<(), Denied> {
+    fn check(
+        listener: &str,
+        peer: &str,
+        method: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(), Denied> {
         let mut request = Request::builder().method(method).uri("/api/status");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -168,18 +184,36 @@ mod tests {
             assert_eq!(got, wanted, "{listener} {peer}");
         }
         for name in FORWARDED {
-            let got = check("127.0.0.1:9090", "127.0.0.1:5", "GET", &[HOST, (name, "1.2.3.4")]);
+            let got = check(
+                "127.0.0.1:9090",
+                "127.0.0.1:5",
+                "GET",
+                &[HOST, (name, "1.2.3.4")],
+            );
             assert_eq!(got, Err(Denied::NotLocal), "{name}");
         }
     }
 
     #[test]
     fn a_foreign_name_that_leads_here_is_no_way_in() {
-        let with = |headers: &[(&str, &str)]| check("127.0.0.1:9090", "127.0.0.1:5", "GET", headers);
-        for host in ["localhost", "LOCALHOST:80", "localhost.:9090", "127.0.0.1:9090", "[::1]:9090"] {
+        let with =
+            |headers: &[(&str, &str)]| check("127.0.0.1:9090", "127.0.0.1:5", "GET", headers);
+        for host in [
+            "localhost",
+            "LOCALHOST:80",
+            "localhost.:9090",
+            "127.0.0.1:9090",
+            "[::1]:9090",
+        ] {
             assert_eq!(with(&[("host", host)]), Ok(()), "{host}");
         }
-        for host in ["evil.example", "localhost.evil.example:9090", "10.0.0.1", "", "a b"] {
+        for host in [
+            "evil.example",
+            "localhost.evil.example:9090",
+            "10.0.0.1",
+            "",
+            "a b",
+        ] {
             assert_eq!(with(&[("host", host)]), Err(Denied::ForeignHost), "{host}");
         }
         assert_eq!(with(&[]), Err(Denied::ForeignHost));
@@ -190,7 +224,12 @@ mod tests {
     fn other_sites_pages_are_no_way_in() {
         let with = |method: &str, header: (&str, &str)| {
             let json = ("content-type", "application/json; charset=utf-8");
-            check("127.0.0.1:9090", "127.0.0.1:5", method, &[HOST, json, header])
+            check(
+                "127.0.0.1:9090",
+                "127.0.0.1:5",
+                method,
+                &[HOST, json, header],
+            )
         };
         for method in ["GET", "POST"] {
             for header in [
@@ -210,7 +249,12 @@ mod tests {
                 assert_eq!(with(method, header), Err(Denied::CrossSite), "{header:?}");
             }
         }
-        for kind in ["text/plain", "application/x-www-form-urlencoded", "", "application/jsonx"] {
+        for kind in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "",
+            "application/jsonx",
+        ] {
             let headers = [HOST, ("content-type", kind)];
             let got = check("127.0.0.1:9090", "127.0.0.1:5", "POST", &headers);
             assert_eq!(got, Err(Denied::NotJson), "{kind}");

@@ -53,7 +53,10 @@ impl From<SocketAddr> for OptionalAddress {
 
 impl From<OptionalAddress> for String {
     fn from(address: OptionalAddress) -> Self {
-        address.0.map(|address| address.to_string()).unwrap_or_default()
+        address
+            .0
+            .map(|address| address.to_string())
+            .unwrap_or_default()
     }
 }
 
@@ -123,7 +126,8 @@ impl Token {
         let Some((scheme, token)) = value.as_bytes().split_at_checked(b"Bearer ".len()) else {
             return false;
         };
-        scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(self.0.as_slice().ct_eq(token.trim_ascii()))
+        scheme.eq_ignore_ascii_case(b"Bearer ")
+            && bool::from(self.0.as_slice().ct_eq(token.trim_ascii()))
     }
 }
 
@@ -155,12 +159,24 @@ mod tests {
 
     #[test]
     fn tokens_that_could_be_guessed_or_not_be_sent_are_mistakes() {
-        for text in ["", "short", "fifteen-bytes-x", "sixteen bytes or more", "ünïcode-ünïcode-ünïcode"] {
+        for text in [
+            "",
+            "short",
+            "fifteen-bytes-x",
+            "sixteen bytes or more",
+            "ünïcode-ünïcode-ünïcode",
+        ] {
             let config = with_token(text);
             let problems = config.problems();
             assert_eq!(problems.len(), 1, "{text}");
-            assert!(problems[0].starts_with("admin.token_file: "), "{problems:?}");
-            assert!(text.is_empty() || !problems[0].contains(text), "{problems:?}");
+            assert!(
+                problems[0].starts_with("admin.token_file: "),
+                "{problems:?}"
+            );
+            assert!(
+                text.is_empty() || !problems[0].contains(text),
+                "{problems:?}"
+            );
             std::fs::remove_file(config.token_file.path().unwrap()).unwrap();
         }
     }

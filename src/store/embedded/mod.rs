@@ -34,8 +34,8 @@ use self::{
     open::{Identity, Trust},
 };
 use super::{
-    BasinEntry, Change, Config, Error, ExportError, Listed, Page, Recorded, RecordedBasin, Revision,
-    Store, StreamEntry, Summary, Versioned,
+    BasinEntry, Change, Config, Error, ExportError, Listed, Page, Recorded, RecordedBasin,
+    Revision, Store, StreamEntry, Summary, Versioned,
 };
 use crate::{
     crypto::Key,
@@ -251,10 +251,7 @@ impl Store for Embedded {
         }))
     }
 
-    fn export(
-        &self,
-        mut out: Box<dyn Write + Send>,
-    ) -> BoxFuture<'_, Result<(), ExportError>> {
+    fn export(&self, mut out: Box<dyn Write + Send>) -> BoxFuture<'_, Result<(), ExportError>> {
         let this = self.clone();
         Box::pin(async move {
             let written = tokio::task::spawn_blocking(move || Self::export(&this, &mut out)).await;

@@ -105,10 +105,7 @@ async fn a_store_says_what_it_is() {
         assert_eq!((summary.basins, summary.streams), (1, 5));
         assert_eq!((summary.format, summary.generation), (2, 6));
         assert_eq!(summary.is_keyed, config.key_file.is_set());
-        assert_eq!(
-            summary.size,
-            std::fs::metadata(&config.path).unwrap().len()
-        );
+        assert_eq!(summary.size, std::fs::metadata(&config.path).unwrap().len());
         // A file that is gone is not answered for from memory.
         let elsewhere = dir.path().join("elsewhere");
         std::fs::rename(&config.path, &elsewhere).unwrap();
@@ -118,7 +115,11 @@ async fn a_store_says_what_it_is() {
 }
 
 /// Where an export goes that waits before its first byte until it is told to go on.
-struct Waiting(Option<(SyncSender<()>, Receiver<()>)>, Vec<u8>, SyncSender<Vec<u8>>);
+struct Waiting(
+    Option<(SyncSender<()>, Receiver<()>)>,
+    Vec<u8>,
+    SyncSender<Vec<u8>>,
+);
 
 impl io::Write for Waiting {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -153,7 +154,10 @@ async fn an_export_is_one_moment_and_holds_nobody_up() {
     tokio::task::spawn_blocking(move || has_begun.recv().unwrap())
         .await
         .unwrap();
-    store.commit(vec![put("later", Revision::NONE)]).await.unwrap();
+    store
+        .commit(vec![put("later", Revision::NONE)])
+        .await
+        .unwrap();
     go.send(()).unwrap();
     exporting.await.unwrap().unwrap();
     assert_eq!(written.recv().unwrap(), before);
@@ -164,7 +168,10 @@ async fn an_export_is_one_moment_and_holds_nobody_up() {
 async fn an_unpinned_stream_has_no_key_check() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;
-    assert_eq!(unpin(&store, &path("a")).await.unwrap(), Unpinned::NotPinned);
+    assert_eq!(
+        unpin(&store, &path("a")).await.unwrap(),
+        Unpinned::NotPinned
+    );
     assert_eq!(unpin(&store, &path("x")).await.unwrap(), Unpinned::Unknown);
     let found = store.stream(&path("a")).await.unwrap();
     let key = Key::from_bytes([7; 32]);
@@ -178,7 +185,10 @@ async fn an_unpinned_stream_has_no_key_check() {
         }),
     };
     store.commit(vec![change]).await.unwrap();
-    assert_eq!(unpin(&store, &path("a")).await.unwrap(), Unpinned::Forgotten);
+    assert_eq!(
+        unpin(&store, &path("a")).await.unwrap(),
+        Unpinned::Forgotten
+    );
     let found = store.stream(&path("a")).await.unwrap();
     assert_eq!(found.entry.as_deref(), Some(&sealed()));
 }
