@@ -100,3 +100,53 @@ impl io::Write for Chunks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::store::{BasinEntry, Change, Config, Embedded, Revision};
+
+    /// A store whose export is longer than what waits for a reader.
+    async fn store(dir: &tempfile::TempDir) -> Embedded {
+        let config = Config {
+            path: dir.path().join("store.redb"),
+            create: true,
+            ..Config::default()
+        };
+        let store = Embedded::open(&config).unwrap();
+        let changes = (0..10_000).map(|at| Change::Basin {
+            name: format!("test-basin-{at}").parse().unwrap(),
+            expected: Revision::NONE,
+            entry: Some(BasinEntry::default()),
+        });
+        store.commit(changes.collect()).await.unwrap();
+        store
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_export_keeps_its_turn_until_it_was_read_or_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(&dir).await;
+        let turns = Arc::new(Semaphore::new(1));
+        let begin = async || {
+            let turn = Arc::clone(&turns).acquire_owned().await.unwrap();
+            begin(Arc::new(store.clone()), turn).await.unwrap()
+        };
+        let unread = begin().await;
+        assert_eq!(turns.available_permits(), 0);
+        drop(unread);
+        // Has its turn only once the one before has ended.
+        let read = begin().await.collect().await.unwrap().to_bytes();
+        let mut whole = Vec::new();
+        store.export(&mut whole).unwrap();
+        assert!(
+            whole.len() > CHUNK_BYTES * (CHUNKS_AHEAD + 2),
+            "{}",
+            whole.len()
+        );
+        assert_eq!(read, whole);
+        let _turn = turns.acquire().await.unwrap();
+    }
+}

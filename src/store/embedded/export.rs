@@ -140,3 +140,34 @@ fn line(value: &impl serde::Serialize) -> Result<Vec<u8>, ExportError> {
     line.push(b'\n');
     Ok(line)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Config;
+
+    #[test]
+    fn a_file_that_failed_is_read_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            path: dir.path().join("store.redb"),
+            create: true,
+            ..Config::default()
+        };
+        let store = Embedded::open(&config).unwrap();
+        let change = crate::store::Change::Basin {
+            name: "test-basin".parse().unwrap(),
+            expected: Revision::NONE,
+            entry: Some(BasinEntry::default()),
+        };
+        store.0.with_file(|file| file.commit(&[change])).unwrap();
+        let snapshot = store.0.with_file(|file| file.snapshot()).unwrap();
+        snapshot.write(&mut Vec::new()).unwrap();
+        snapshot.is_open.store(false, Ordering::Relaxed);
+        let error = snapshot.write(&mut Vec::new()).unwrap_err();
+        assert!(
+            matches!(error, ExportError::Store(Error::Failed(_))),
+            "{error}"
+        );
+    }
+}
