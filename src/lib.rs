@@ -37,7 +37,9 @@ pub mod upstream;
 
 pub mod wire;
 
+pub mod certificate;
 pub mod crypto;
+pub mod drain;
 pub mod file;
 pub mod stream;
 pub mod telemetry;

@@ -30,6 +30,8 @@ mod control_streams;
 mod crash;
 #[path = "proxy/differential/mod.rs"]
 mod differential;
+#[path = "proxy/drain.rs"]
+mod drain;
 #[path = "proxy/encodings.rs"]
 mod encodings;
 #[path = "proxy/flow.rs"]
@@ -86,6 +88,16 @@ mod registry_intents;
 mod registry_races;
 #[path = "proxy/registry_rules.rs"]
 mod registry_rules;
+#[path = "proxy/reload_mtls.rs"]
+mod reload_mtls;
+#[path = "proxy/reload_program.rs"]
+mod reload_program;
+#[path = "proxy/reload_rules.rs"]
+mod reload_rules;
+#[path = "proxy/reload_running.rs"]
+mod reload_running;
+#[path = "proxy/reload_upstream.rs"]
+mod reload_upstream;
 #[path = "proxy/sdk.rs"]
 mod sdk;
 #[path = "proxy/secrecy.rs"]

@@ -7,9 +7,12 @@ use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use crate::wire::{
-    compression::{DecompressError, RequestEncoding, UnsupportedEncoding},
-    record::MAX_BODY_BYTES,
+use crate::{
+    drain::Drain,
+    wire::{
+        compression::{DecompressError, RequestEncoding, UnsupportedEncoding},
+        record::MAX_BODY_BYTES,
+    },
 };
 
 /// Longest time for a whole body: 2 MiB at 35 KB/s.
@@ -27,6 +30,9 @@ pub enum CollectError {
     /// It did not arrive in time.
     #[error("request body did not arrive in time")]
     Slow,
+    /// The process stops.
+    #[error("the proxy is stopping; try again")]
+    Draining,
     /// The client went away.
     #[error("the client left before its request was complete")]
     Broken(#[from] hyper::Error),
@@ -35,11 +41,17 @@ pub enum CollectError {
 /// Reads a request's body and decompresses it as its headers say, to at most 2 MiB.
 ///
 /// # Errors
-/// [`CollectError`]; reading stops at the limit.
-pub async fn collect(headers: &HeaderMap, body: Incoming) -> Result<Bytes, CollectError> {
-    tokio::time::timeout(BODY_TIMEOUT, collect_all(headers, body))
-        .await
-        .unwrap_or(Err(CollectError::Slow))
+/// [`CollectError`]; reading stops at the limit, and when `drain` is over.
+pub async fn collect(
+    headers: &HeaderMap,
+    body: Incoming,
+    drain: &Drain,
+) -> Result<Bytes, CollectError> {
+    let collected = tokio::time::timeout(BODY_TIMEOUT, collect_all(headers, body));
+    match drain.before_over(collected).await {
+        Some(collected) => collected.unwrap_or(Err(CollectError::Slow)),
+        None => Err(CollectError::Draining),
+    }
 }
 
 async fn collect_all(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, CollectError> {

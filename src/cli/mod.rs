@@ -20,10 +20,12 @@ mod init;
 mod keygen;
 #[cfg(feature = "quickstart")]
 mod quickstart;
+pub mod reload;
 pub mod serve;
 mod store;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 /// Exit code for a bad configuration or command line (`EX_USAGE` of `sysexits.h`).
 const BAD_USAGE: u8 = 64;
@@ -140,7 +142,7 @@ fn run_with(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
             start_log(args.log_format, None)?;
             let config = load(&file)?;
             checked(&config)?;
-            block_on(serve::run(config))
+            block_on(serve::run(config, &file.config))
         }
         #[cfg(feature = "quickstart")]
         Command::Quickstart(args_of) => {

@@ -1,21 +1,24 @@
 //! `streamseal serve`: puts the parts together and runs them until a signal.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, header};
 use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
 };
 
-use super::{Failure, print};
+use super::{
+    Failure, print,
+    reload::{self, Live, Reloader},
+};
 use crate::{
     config::Config,
+    drain::Drain,
     proxy::{Parts, Proxy, rules::Rules},
     server::{
         self, Authenticate, Server,
-        admin::{self, AdminServer, Certificates, Readiness},
+        admin::{self, AdminServer, Readiness},
     },
     store::{self, Embedded, Store},
     telemetry::{metrics::Metrics, recent::Recent},
@@ -28,8 +31,8 @@ pub struct Running {
     metrics: Arc<Metrics>,
     address: SocketAddr,
     certificate: Option<String>,
-    readiness: Arc<Readiness>,
-    stop: oneshot::Sender<()>,
+    reloader: Arc<Reloader>,
+    drain: Drain,
     server: JoinHandle<()>,
     admin: Option<RunningAdmin>,
 }
@@ -37,31 +40,60 @@ pub struct Running {
 /// The admin listener, which outlives the data listener for a moment to say that it stops.
 struct RunningAdmin {
     address: SocketAddr,
-    stop: oneshot::Sender<()>,
+    stop: Drain,
     server: JoinHandle<()>,
 }
 
-/// Runs the proxy until SIGTERM or SIGINT, then lets requests finish.
+/// Runs the proxy until SIGTERM or SIGINT, then lets requests finish. A second signal stops it at once. On
+/// SIGHUP, and when the file at `path` or one that it names changes, it loads the configuration anew.
 ///
 /// # Errors
-/// When it cannot start.
-pub(super) async fn run(config: Config) -> Result<(), Failure> {
+/// When it cannot start, or was stopped at once.
+pub(super) async fn run(config: Config, path: &Path) -> Result<(), Failure> {
     let effective = config.to_toml()?;
     tracing::info!("effective configuration:\n{effective}");
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::new()?;
+    // Before anybody can know of the process: without it, the signal ends it.
+    let hangup = signal(SignalKind::hangup())?;
     let running = start(&config).await?;
+    let reloader = Arc::clone(running.reloader());
+    let reloading = tokio::spawn(reload::whenever(reloader, path.to_owned(), hangup));
     print(&format!("listening on {}\n", running.url(&config)))?;
     if let Some(address) = running.admin_addr() {
         print(&format!("admin on http://{address}\n"))?;
     }
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    signals.next().await;
+    reloading.abort();
     tracing::info!("stopping: no new connections, running requests may finish");
-    running.stop().await;
-    Ok(())
+    tokio::select! {
+        () = running.stop() => Ok(()),
+        () = signals.next() => Err(Failure::Other(
+            "stopped at once by a second signal; running requests were cut".to_owned(),
+        )),
+    }
+}
+
+/// The signals that ask for a stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Starts a proxy with this configuration, which must have passed [`Config::check`].
@@ -78,35 +110,19 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     };
     let store = store.map_err(|error| Failure::Other(error.to_string()))?;
     let store: Arc<dyn Store> = Arc::new(store);
-    if rules.has_file_keys() && !server.local_addr().ip().is_loopback() {
-        match config.listen.authenticate {
-            Authenticate::Upstream => {
-                tokio::spawn(warn_of_open_upstream(upstream.clone()));
-            }
-            Authenticate::None => tracing::warn!("{OPEN}"),
-            Authenticate::Mtls | Authenticate::ApiKey => {}
-        }
+    if rules.has_file_keys() {
+        warn_if_open(config, server.local_addr(), &upstream);
     }
+    let drain = Drain::new();
     let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
     let metrics = Arc::new(metrics);
     let recent = Arc::new(Recent::default());
-    let certificates = Arc::new(Certificates::of(
-        &config.listen,
-        server.certificate_pem(),
-        &config.upstream.tls,
-    ));
-    let readiness = Arc::new(Readiness::new(
-        Arc::clone(&store),
-        upstream.clone(),
-        Arc::clone(&certificates),
-        Arc::clone(&metrics),
-    ));
     let proxy = Arc::new(Proxy::new(Parts {
         store: Arc::clone(&store),
         rules,
         unknown_streams: config.store.unknown_streams,
         key_check: config.keys.check,
-        upstream,
+        upstream: upstream.clone(),
         basin_domain: config.listen.basin_domain.clone(),
         metrics: Arc::clone(&metrics),
         recent: Arc::clone(&recent),
@@ -114,15 +130,31 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
             oversize_batches: config.limits.oversize_batches,
             compression: config.limits.compression,
         },
+        drain: drain.clone(),
     }));
     let address = server.local_addr();
+    let certificate = server.tls().self_signed_pem();
+    let live = Live {
+        address,
+        tls: server.tls().clone(),
+        upstream: upstream.clone(),
+        proxy: Arc::clone(&proxy),
+    };
+    let reloader = Arc::new(Reloader::new(config, live));
+    let readiness = Readiness::new(
+        Arc::clone(&store),
+        upstream,
+        Arc::clone(reloader.reloads()),
+        drain.clone(),
+        Arc::clone(&metrics),
+    );
     let admin = AdminServer::bind(
         &config.admin,
         admin::Parts {
             proxy: Arc::clone(&proxy),
             store,
-            certificates,
-            readiness: Arc::clone(&readiness),
+            reloads: Arc::clone(reloader.reloads()),
+            readiness: Arc::new(readiness),
             metrics: Arc::clone(&metrics),
             recent,
             key_check: config.keys.check,
@@ -131,15 +163,13 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         },
     );
     let admin = admin.map_err(no_listener)?.map(RunningAdmin::start);
-    let (stop, stopped) = oneshot::channel();
-    let certificate = server.certificate_pem().map(str::to_owned);
-    let server = tokio::spawn(server.serve(proxy, told(stopped)));
+    let server = tokio::spawn(server.serve(proxy, drain.clone()));
     Ok(Running {
         metrics,
         address,
         certificate,
-        readiness,
-        stop,
+        reloader,
+        drain,
         server,
         admin,
     })
@@ -152,27 +182,19 @@ fn no_listener(error: server::Error) -> Failure {
     }
 }
 
-/// Waits for a word. Dropping the sender without one is no reason to stop.
-async fn told(stop: oneshot::Receiver<()>) {
-    if stop.await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
 impl RunningAdmin {
     fn start(server: AdminServer) -> Self {
-        let (stop, stopped) = oneshot::channel();
+        let stop = Drain::new();
         Self {
             address: server.local_addr(),
+            server: tokio::spawn(server.serve(stop.clone())),
             stop,
-            server: tokio::spawn(server.serve(told(stopped))),
         }
     }
 
     async fn stop(self) {
-        if self.stop.send(()).is_ok()
-            && let Err(error) = self.server.await
-        {
+        self.stop.begin();
+        if let Err(error) = self.server.await {
             tracing::error!(%error, "the admin listener did not end well");
         }
     }
@@ -199,13 +221,21 @@ impl Running {
         self.admin.as_ref().map(|admin| admin.address)
     }
 
+    /// What puts another configuration in force while it runs.
+    pub fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
+    }
+
+    /// How far its stop has come. Does not keep it running.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
     /// Accepts no more connections, lets requests finish within the drain timeout, and returns when
     /// all is closed. Until then the admin listener says that the proxy is not ready.
     pub async fn stop(self) {
-        self.readiness.drain();
-        if self.stop.send(()).is_ok()
-            && let Err(error) = self.server.await
-        {
+        self.drain.begin();
+        if let Err(error) = self.server.await {
             tracing::error!(%error, "the listener did not end well");
         }
         if let Some(admin) = self.admin {
@@ -227,6 +257,20 @@ impl Running {
 /// asks who comes.
 const OPEN: &str = "keys come from files, nothing checks access tokens, and the listener is not on loopback: \
                     whoever reaches the listener can read those streams";
+
+/// To be called when keys come from files: says so in the log if nobody asks who comes.
+pub(super) fn warn_if_open(config: &Config, address: SocketAddr, upstream: &Upstream) {
+    if address.ip().is_loopback() {
+        return;
+    }
+    match config.listen.authenticate {
+        Authenticate::Upstream => {
+            tokio::spawn(warn_of_open_upstream(upstream.clone()));
+        }
+        Authenticate::None => tracing::warn!("{OPEN}"),
+        Authenticate::Mtls | Authenticate::ApiKey => {}
+    }
+}
 
 /// With keys from files the upstream alone decides who may read. One that takes any token lets
 /// everybody read who reaches the listener.

@@ -65,7 +65,7 @@ impl Proxy {
     ) -> Result<Response<Body>, Stop> {
         let (parts, incoming) = request.into_parts();
         let encoding = UnaryEncoding::of(&parts.headers)?;
-        let body = body::collect(&parts.headers, incoming)
+        let body = body::collect(&parts.headers, incoming, &self.drain)
             .await
             .map_err(|error| collect_error(error, encoding.bad_body()))?;
         let input = encoding.decode(body.clone())?;

@@ -61,6 +61,12 @@ pub enum Error {
     /// Too much is going on.
     #[error("too many requests at once; try again")]
     Busy,
+    /// The proxy stops, and nothing of the request took effect.
+    #[error("the proxy is stopping; try again")]
+    Draining,
+    /// The proxy stops before the upstream answered; the request may have taken effect.
+    #[error("the proxy stopped before the upstream answered; the request may have taken effect")]
+    Stopped,
     /// The client did not send its request in time.
     #[error("request body did not arrive in time")]
     SlowClient,
@@ -151,6 +157,8 @@ pub enum Code {
     RateLimited,
     /// The request did not arrive in time.
     RequestTimeout,
+    /// Retryable, nothing happened.
+    ServerDraining,
     /// May have taken effect.
     UpstreamTimeout,
     /// May have taken effect.
@@ -173,6 +181,7 @@ impl Code {
             Self::HotServer => "hot_server",
             Self::RateLimited => "rate_limited",
             Self::RequestTimeout => "request_timeout",
+            Self::ServerDraining => "server_draining",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::Other => "other",
         }
@@ -193,6 +202,7 @@ impl Code {
             Self::HotServer => StatusCode::BAD_GATEWAY,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::ServerDraining => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Other => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -229,12 +239,13 @@ impl Error {
             Self::Store(_) | Self::Unreachable(_) | Self::Unprepared(_) => Code::HotServer,
             Self::Busy => Code::RateLimited,
             Self::SlowClient => Code::RequestTimeout,
+            Self::Draining => Code::ServerDraining,
             Self::Lost(_)
             | Self::Broken
             | Self::PartlyAppended(_)
             | Self::Unrecorded(_)
             | Self::Garbage(_) => Code::Other,
-            Self::Timeout => Code::UpstreamTimeout,
+            Self::Timeout | Self::Stopped => Code::UpstreamTimeout,
             Self::UnknownStream(_) | Self::Declared(_) => Code::PermissionDenied,
         }
     }
@@ -263,9 +274,12 @@ impl Error {
             | Self::Timeout
             | Self::Garbage(_) => Fault::Upstream,
             Self::Unprepared(cause) => cause.fault(),
-            Self::Store(_) | Self::Unrecorded(_) | Self::Busy | Self::RuleConflict { .. } => {
-                Fault::Proxy
-            }
+            Self::Store(_)
+            | Self::Unrecorded(_)
+            | Self::Busy
+            | Self::Draining
+            | Self::Stopped
+            | Self::RuleConflict { .. } => Fault::Proxy,
         }
     }
 
@@ -316,7 +330,8 @@ impl Error {
             | Code::DecryptionFailed
             | Code::Invalid
             | Code::PermissionDenied
-            | Code::RequestTimeout => tracing::info!(what, ?code, "{text}"),
+            | Code::RequestTimeout
+            | Code::ServerDraining => tracing::info!(what, ?code, "{text}"),
         }
     }
 }

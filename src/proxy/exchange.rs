@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    net::SocketAddr,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
@@ -15,7 +14,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 
 use super::{
-    Error,
+    Error, Peer,
     call::{Refusal, Stop},
     route::Route,
 };
@@ -35,7 +34,7 @@ use crate::{
 pub struct Exchange {
     metrics: Arc<Metrics>,
     recent: Arc<Recent>,
-    client: SocketAddr,
+    peer: Peer,
     /// Method and path. Headers and query strings may hold secrets.
     what: String,
     began: Instant,
@@ -76,14 +75,14 @@ impl Exchange {
     /// A request that has just arrived.
     pub fn begin<B>(
         request: &Request<B>,
-        client: SocketAddr,
+        peer: Peer,
         metrics: Arc<Metrics>,
         recent: Arc<Recent>,
     ) -> Arc<Self> {
         Arc::new(Self {
             metrics,
             recent,
-            client,
+            peer,
             what: format!("{} {}", request.method(), request.uri().path()),
             began: Instant::now(),
             routed: OnceLock::new(),
@@ -203,7 +202,7 @@ impl Drop for Exchange {
         let stream = routed.stream.as_ref().map(ToString::to_string);
         let basin = routed.basin.as_ref().map(BasinName::as_str);
         tracing::debug!(
-            what = self.what, client = %self.client, basin, stream, status, code, fault, "request"
+            what = self.what, client = %self.peer.address, basin, stream, status, code, fault, "request"
         );
         let took = match self.answered.get() {
             Some(answered) if routed.operation.is_session() => answered.after,

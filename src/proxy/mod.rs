@@ -7,6 +7,7 @@ pub mod control;
 mod error;
 mod exchange;
 mod forward;
+mod peer;
 pub mod query;
 mod read;
 mod registry;
@@ -15,13 +16,14 @@ pub mod route;
 pub mod rules;
 pub mod view;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response, header};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
 pub use error::{Code, Error};
+pub use peer::Peer;
 
 use self::{
     call::{Caller, Stop},
@@ -36,6 +38,7 @@ use self::{
 use crate::{
     body,
     crypto::{KeyCheck, StreamCipher},
+    drain::Drain,
     keys,
     store::{Store, UnknownStreams},
     stream::StreamPath,
@@ -58,11 +61,11 @@ pub struct Proxy {
     registry: Arc<Registry>,
     ceiling: Ceiling,
     control_calls: Arc<Semaphore>,
-    rules: Arc<Rules>,
     key_check: keys::Check,
     upstream: Upstream,
     basin_domain: String,
     fit: Fit,
+    drain: Drain,
     metrics: Arc<Metrics>,
     recent: Arc<Recent>,
 }
@@ -83,6 +86,8 @@ pub struct Parts {
     pub basin_domain: String,
     /// How batches are made to fit upstream.
     pub fit: Fit,
+    /// How far the process has come in stopping.
+    pub drain: Drain,
     /// Where it counts what it does.
     pub metrics: Arc<Metrics>,
     /// Where it remembers what went wrong.
@@ -92,42 +97,49 @@ pub struct Parts {
 impl Proxy {
     /// A proxy of these parts.
     pub fn new(parts: Parts) -> Self {
-        let rules = Arc::new(parts.rules);
         Self {
             registry: Arc::new(Registry::new(
                 parts.store,
-                Arc::clone(&rules),
+                parts.rules,
                 parts.unknown_streams,
             )),
             ceiling: Ceiling::new(),
             control_calls: Arc::new(Semaphore::new(MAX_CONTROL_CALLS)),
-            rules,
             key_check: parts.key_check,
             upstream: parts.upstream,
             basin_domain: parts.basin_domain,
             fit: parts.fit,
+            drain: parts.drain,
             metrics: parts.metrics,
             recent: parts.recent,
         }
+    }
+
+    /// Puts other rules in force, with the keys they name. Requests that are running go on by those they
+    /// began with.
+    pub fn replace_rules(&self, rules: Rules) {
+        self.registry.replace_rules(rules);
     }
 
     /// Answers one request, whatever it is.
     pub async fn handle(
         self: &Arc<Self>,
         mut request: Request<Incoming>,
-        client: SocketAddr,
+        peer: &Peer,
     ) -> Response<Body> {
         for (name, value) in request.headers_mut() {
             value.set_sensitive(name == keys::KEY_HEADER || name == header::AUTHORIZATION);
         }
         let exchange = Exchange::begin(
             &request,
-            client,
+            peer.clone(),
             Arc::clone(&self.metrics),
             Arc::clone(&self.recent),
         );
         let asked = Asked::of(&request, &exchange);
-        let response = match self.answer(request, &asked).await {
+        let stopped = Self::stopped(&request);
+        let answered = self.drain.before_over(self.answer(request, &asked)).await;
+        let response = match answered.unwrap_or_else(|| Err(stopped.into())) {
             Ok(response) => response,
             Err(stop) => {
                 exchange.stopped(&stop);
@@ -135,6 +147,15 @@ impl Proxy {
             }
         };
         exchange.answer(response)
+    }
+
+    /// What becomes of a request that has no answer when the drain is over: one that only reads had no
+    /// effect, and any other may have had one. Where it is known that nothing was sent, that is said before.
+    fn stopped(request: &Request<Incoming>) -> Error {
+        match request.method().is_safe() {
+            true => Error::Draining,
+            false => Error::Stopped,
+        }
     }
 
     async fn answer(
@@ -163,11 +184,13 @@ impl Proxy {
                 self.forward(proof.into(), basin.as_ref(), request).await
             }
             Route::Control(call) => {
-                let control = whole(request).await?;
+                call.check(request.headers())?;
+                let control = self.whole(request).await?;
                 let this = Arc::clone(self);
                 let turn =
                     tokio::time::timeout(CONTROL_TURN, this.control_calls.clone().acquire_owned());
-                let turn = turn.await.map_err(|_| Error::Busy)?;
+                let turn = self.drain.before_over(turn).await.ok_or(Error::Draining)?;
+                let turn = turn.map_err(|_| Error::Busy)?;
                 // Not cut short when the client leaves: upstream and config store go together.
                 let run = async move {
                     let _turn = turn;
@@ -184,6 +207,20 @@ impl Proxy {
             ))),
             Route::NotFound => Ok(asked.whole(respond::not_found())),
         }
+    }
+
+    /// A control request with its body in memory.
+    async fn whole(&self, request: Request<Incoming>) -> Result<Control, Stop> {
+        let (parts, body) = request.into_parts();
+        let body = body::collect(&parts.headers, body, &self.drain)
+            .await
+            .map_err(|error| control::collect_error(error, Error::BadJson))?;
+        Ok(Control {
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            body,
+        })
     }
 
     /// How to treat a stream's records. What the store alone cannot tell is settled upstream, which
@@ -219,9 +256,8 @@ impl Proxy {
         exchange: &Exchange,
     ) -> Result<StreamCipher, Error> {
         let has_header = headers.contains_key(keys::KEY_HEADER);
-        let rule = self.rules.stream(&stream.path);
         let id = stream.path.id();
-        let cipher = match rule.and_then(|rule| rule.key(has_header)) {
+        let cipher = match stream.file_key(has_header) {
             Some(key) => StreamCipher::new(stream.cipher, key, id),
             None => {
                 let key = keys::from_header(headers, stream.cipher)?;
@@ -260,18 +296,4 @@ impl Pin {
             error.log("key check not recorded");
         }
     }
-}
-
-/// A control request with its body in memory.
-async fn whole(request: Request<Incoming>) -> Result<Control, Stop> {
-    let (parts, body) = request.into_parts();
-    let body = body::collect(&parts.headers, body)
-        .await
-        .map_err(|error| control::collect_error(error, Error::BadJson))?;
-    Ok(Control {
-        method: parts.method,
-        uri: parts.uri,
-        headers: parts.headers,
-        body,
-    })
 }

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     body::{Opened, ReadError, Reader},
+    drain::Drain,
     keys,
     stream::StreamPath,
     upstream::{Body, BoxError, ResponseBody, Target},
@@ -31,7 +32,7 @@ use crate::{
         json::{self, Format},
         media::Media,
         proto,
-        record::{ReadBatch, Record},
+        record::{Position, ReadBatch, Record},
         s2s::{self, Compression},
         sse::{self, LastEventId},
     },
@@ -80,6 +81,9 @@ impl Proxy {
         let delivery = Delivery {
             reader: Reader::new(response.into_body(), cipher.clone(), query.limit()),
             pin: self.pin(stream, &cipher),
+            drain: self.drain.clone(),
+            at_tail: None,
+            is_advised: false,
             exchange: Arc::clone(&asked.exchange),
         };
         match wanted {
@@ -190,20 +194,77 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<LastEventId>, Error> {
 struct Delivery {
     reader: Reader,
     pin: Pin,
+    drain: Drain,
+    /// The stream's tail as the client knows it, while it has every record before it.
+    at_tail: Option<Position>,
+    /// Whether the client was told to go elsewhere.
+    is_advised: bool,
     exchange: Arc<Exchange>,
 }
 
 impl Delivery {
-    /// What comes next. The first data record that opens proves that the key is the stream's.
+    /// What comes next.
     async fn next(&mut self) -> Result<Option<Opened>, ReadError> {
         let opened = self.reader.next().await?;
-        if let Some(Opened::Batch { batch, .. }) = &opened {
-            let mut records = batch.records.iter();
-            if records.any(|record| matches!(record.record, Record::Data(_))) {
-                self.pin.now().await;
-            }
-        }
+        self.learn(opened.as_ref()).await;
         Ok(opened)
+    }
+
+    /// What comes next in a session, which ends when the drain is over. Once it has begun, every frame
+    /// advises to go elsewhere. A client that waits at the tail gets one at once, where frames can: it
+    /// repeats the tail.
+    async fn step(&mut self, in_frames: bool) -> Result<Step, ReadError> {
+        if self.drain.is_over() {
+            return Ok(self.cut());
+        }
+        let waits = (in_frames && !self.is_advised)
+            .then_some(self.at_tail)
+            .flatten();
+        let opened = tokio::select! {
+            biased;
+            opened = self.reader.next() => opened?,
+            () = self.drain.over() => return Ok(self.cut()),
+            () = self.drain.begun(), if waits.is_some() => {
+                self.is_advised = true;
+                return Ok(Step::Batch(ReadBatch { records: Vec::new(), tail: waits }, true));
+            }
+        };
+        self.learn(opened.as_ref()).await;
+        Ok(match opened {
+            Some(Opened::Batch {
+                batch,
+                reconnect_advised,
+            }) => {
+                self.is_advised |= self.drain.is_draining();
+                Step::Batch(batch, reconnect_advised || self.is_advised)
+            }
+            Some(Opened::Terminal { status, body }) => {
+                self.exchange.refused_with(status);
+                Step::Terminal(status, body)
+            }
+            None => Step::End,
+        })
+    }
+
+    fn cut(&self) -> Step {
+        self.exchange.failed(&Error::Draining);
+        Step::Failed(Error::Draining)
+    }
+
+    /// Notes where the client gets with this. The first data record that opens proves that the key is the
+    /// stream's.
+    async fn learn(&mut self, opened: Option<&Opened>) {
+        let Some(Opened::Batch { batch, .. }) = opened else {
+            return;
+        };
+        self.at_tail = batch.tail.filter(|tail| match batch.records.last() {
+            Some(last) => last.seq_num.checked_add(1) == Some(tail.seq_num),
+            None => true,
+        });
+        let mut records = batch.records.iter();
+        if records.any(|record| matches!(record.record, Record::Data(_))) {
+            self.pin.now().await;
+        }
     }
 }
 
@@ -258,7 +319,7 @@ fn events(delivery: Delivery, format: Format, last: Option<LastEventId>) -> Body
         count: 0,
         bytes: 0,
     });
-    chunks(delivery, move |step| match step {
+    chunks(delivery, false, move |step| match step {
         Step::Batch(batch, _) => match batch.records.last() {
             Some(record) => {
                 id.seq_num = record.seq_num;
@@ -283,7 +344,7 @@ fn events(delivery: Delivery, format: Format, last: Option<LastEventId>) -> Body
 
 /// The session as S2S frames.
 fn frames(delivery: Delivery, compression: Compression) -> Body {
-    chunks(delivery, move |step| match step {
+    chunks(delivery, true, move |step| match step {
         Step::Batch(batch, reconnect_advised) => {
             let payload = proto::encode_read_batch(&batch);
             match s2s::encode_message(compression, payload, reconnect_advised) {
@@ -313,29 +374,25 @@ enum Step {
 
 /// A body that writes each step as it comes, in one chunk or more. When the upstream breaks off, so does
 /// the body: an abort never becomes a clean end.
-fn chunks(delivery: Delivery, write: impl FnMut(Step) -> Vec<Bytes> + Send + 'static) -> Body {
-    let steps = stream::unfold(Some((delivery, write)), |state| async {
+fn chunks(
+    delivery: Delivery,
+    in_frames: bool,
+    write: impl FnMut(Step) -> Vec<Bytes> + Send + 'static,
+) -> Body {
+    let steps = stream::unfold(Some((delivery, write)), move |state| async move {
         let (mut delivery, mut write) = state?;
-        let (step, more) = match delivery.next().await {
-            Ok(Some(Opened::Batch {
-                batch,
-                reconnect_advised,
-            })) => (Step::Batch(batch, reconnect_advised), true),
-            Ok(Some(Opened::Terminal { status, body })) => {
-                delivery.exchange.refused_with(status);
-                (Step::Terminal(status, body), false)
-            }
-            Ok(None) => (Step::End, false),
+        let step = match delivery.step(in_frames).await {
+            Ok(step) => step,
             Err(ReadError::Broken(error)) => {
                 tracing::warn!(%error, "read session");
                 return Some((vec![Err(error)], None));
             }
             Err(error @ (ReadError::Open(_) | ReadError::Decode(_))) => {
                 let error = Error::from(error);
-                delivery.exchange.failed(&error);
-                (Step::Failed(error), false)
+                Step::Failed(error)
             }
         };
+        let more = matches!(step, Step::Batch(..));
         let frames = write(step)
             .into_iter()
             .map(|chunk| Ok::<_, BoxError>(Frame::data(chunk)));

@@ -85,7 +85,7 @@ pub enum KeyState {
 impl Proxy {
     /// What there is to say of a basin with this entry.
     pub fn basin_view(&self, name: &BasinName, entry: &BasinEntry) -> BasinView {
-        let rule = self.rules.basin(name);
+        let rule = self.registry.rules().basin(name);
         BasinView {
             basin: name.to_string(),
             stream_cipher: rule.unwrap_or(entry.stream_cipher),
@@ -96,7 +96,8 @@ impl Proxy {
 
     /// What there is to say of a stream with this entry.
     pub fn stream_view(&self, path: &StreamPath, entry: &StreamEntry) -> StreamView {
-        let rule = self.rules.stream(path);
+        let rules = self.registry.rules();
+        let rule = rules.stream(path);
         let cipher = entry.state.cipher();
         let (state, created_at) = match &entry.state {
             StreamState::Live(life) => (State::Live, life.created_at.clone()),

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
@@ -20,10 +21,15 @@ use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
-use super::{Handler, Peer, config::Limits};
+use super::{
+    Handler, LiveTls, Peer,
+    config::Limits,
+    linger::{LastBody, Lingering},
+    tls,
+};
+use crate::drain::Drain;
 
 /// Requests at once on one HTTP/2 connection: what s2-lite offers; S2's clients use at most 100.
 const MAX_STREAMS: u32 = 200;
@@ -46,9 +52,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// What all connections of a listener share.
 pub(super) struct Shared<H> {
     pub(super) handler: Arc<H>,
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: LiveTls,
     pub(super) limits: Limits,
     pub(super) http: auto::Builder<TokioExecutor>,
+    pub(super) drain: Drain,
 }
 
 /// The HTTP settings of every connection.
@@ -71,50 +78,72 @@ pub(super) fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
 }
 
 impl<H: Handler> Shared<H> {
-    /// Serves one connection until it ends. `drain` tells it to finish what is running and close.
-    pub(super) async fn serve(self: Arc<Self>, tcp: TcpStream, peer: Peer, drain: Watcher) {
+    /// Serves one connection until it ends. `graceful` tells it to finish what is running and close.
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        address: SocketAddr,
+        graceful: Watcher,
+    ) {
+        let mut peer = Peer {
+            address,
+            subject: None,
+        };
         if let Err(error) = tcp.set_nodelay(true) {
             debug!(peer = %peer.address, %error, "cannot turn on TCP_NODELAY");
         }
-        let Some(tls) = &self.tls else {
-            return self.serve_http(tcp, peer, drain).await;
+        let tcp = Lingering::new(tcp);
+        let body = tcp.body();
+        let Some(tls) = self.tls.acceptor() else {
+            return self.serve_http(tcp, body, peer, graceful).await;
         };
-        match timeout(self.limits.handshake_timeout, tls.accept(tcp)).await {
-            Ok(Ok(io)) => self.serve_http(io, peer, drain).await,
+        let handshake = timeout(self.limits.handshake_timeout, tls.accept(tcp));
+        let handshake = tokio::select! {
+            handshake = handshake => handshake,
+            // Nothing was asked yet.
+            () = self.drain.begun() => return,
+        };
+        match handshake {
+            Ok(Ok(io)) => {
+                peer.subject = tls::subject(io.get_ref().1);
+                self.serve_http(io, body, peer, graceful).await;
+            }
             Ok(Err(error)) => debug!(peer = %peer.address, %error, "TLS handshake failed"),
             Err(_) => debug!(peer = %peer.address, "TLS handshake took too long"),
         }
     }
 
-    async fn serve_http<I>(&self, io: I, peer: Peer, drain: Watcher)
+    async fn serve_http<I>(&self, io: I, body: LastBody, peer: Peer, graceful: Watcher)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let address = peer.address;
         let requested = Arc::new(AtomicBool::new(false));
         let service = {
             let (handler, requested) = (Arc::clone(&self.handler), Arc::clone(&requested));
             service_fn(move |request| {
                 requested.store(true, Ordering::Relaxed);
-                let response = Arc::clone(&handler).handle(request, peer);
+                body.note(&request);
+                let response = Arc::clone(&handler).handle(request, peer.clone());
                 async move { Ok::<_, Infallible>(response.await) }
             })
         };
         let connection = self.http.serve_connection(TokioIo::new(io), service);
-        let mut connection = pin!(drain.watch(connection.into_owned()));
+        let mut connection = pin!(graceful.watch(connection.into_owned()));
         // hyper times HTTP/1.1 request heads, but neither the wait for a connection's first bytes nor
         // an HTTP/2 connection that never asks for anything.
         let ended = tokio::select! {
             ended = &mut connection => ended,
             () = sleep(self.limits.header_timeout) => {
                 if !requested.load(Ordering::Relaxed) {
-                    debug!(peer = %peer.address, "no request in time");
+                    debug!(peer = %address, "no request in time");
                     return;
                 }
                 connection.await
             }
         };
         if let Err(error) = ended {
-            debug!(peer = %peer.address, %error, "connection broke off");
+            debug!(peer = %address, %error, "connection broke off");
         }
     }
 }

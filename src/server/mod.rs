@@ -22,19 +22,31 @@ use tokio::{
 };
 use tracing::warn;
 
-pub use self::config::{Authenticate, Config, Limits, TlsConfig};
-use self::{connection::Shared, tls::Tls};
-use crate::{proxy::Proxy, upstream::Body};
+use self::connection::Shared;
+pub use self::{
+    config::{Authenticate, Config, Limits, TlsConfig},
+    live::{LiveTls, Renewed},
+    reloads::{Outcome, Reload, Reloads},
+};
+pub use crate::proxy::Peer;
+use crate::{drain::Drain, proxy::Proxy, upstream::Body};
 
 pub mod admin;
 mod config;
 mod connection;
+mod linger;
+mod live;
+mod reloads;
 #[cfg(test)]
 mod tests;
 mod tls;
 
 /// Pause after a failed accept: out of file descriptors, say, which only time mends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Once the time for running requests is up: for what they are told then to reach their clients, and for
+/// the upstream to acknowledge what it was sent before.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// What answers the requests of all connections.
 pub trait Handler: Send + Sync + 'static {
@@ -48,15 +60,8 @@ pub trait Handler: Send + Sync + 'static {
 
 impl Handler for Proxy {
     async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        Proxy::handle(&self, request, peer.address).await
+        Proxy::handle(&self, request, &peer).await
     }
-}
-
-/// Who sent a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    /// Address and port of the other end of the connection.
-    pub address: SocketAddr,
 }
 
 /// Why there is no listener.
@@ -81,7 +86,7 @@ pub enum Error {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    tls: Option<Tls>,
+    tls: LiveTls,
     http: auto::Builder<TokioExecutor>,
     limits: Limits,
 }
@@ -93,12 +98,12 @@ impl Server {
     ///
     /// Every mistake in the section, every file that cannot be used, or why the address cannot be bound.
     pub fn bind(config: &Config, limits: &Limits) -> Result<Self, Error> {
-        let tls = load_tls(config).map_err(Error::Config)?;
+        let tls = live::load(config, None).map_err(Error::Config)?;
         let (listener, address) = listen("listen.address", config.address)?;
         Ok(Self {
             listener,
             address,
-            tls,
+            tls: LiveTls::new(tls),
             http: connection::http(limits),
             limits: limits.clone(),
         })
@@ -114,7 +119,7 @@ impl Server {
         Ok(Self {
             listener,
             address,
-            tls: None,
+            tls: LiveTls::new(None),
             http: connection::http(&limits).http1_only(),
             limits,
         })
@@ -125,43 +130,57 @@ impl Server {
         self.address
     }
 
-    /// The certificate in PEM if it was made at this start, for clients to trust.
-    pub fn certificate_pem(&self) -> Option<&str> {
-        self.tls.as_ref()?.self_signed_pem.as_deref()
+    /// Its certificates, which can be replaced while it serves.
+    pub fn tls(&self) -> &LiveTls {
+        &self.tls
     }
 
-    /// Serves until `shutdown` resolves, then stops accepting, lets running requests end for at most
-    /// `limits.drain_timeout`, and cuts the rest.
-    pub async fn serve<H: Handler>(self, handler: Arc<H>, shutdown: impl Future<Output = ()>) {
+    /// Serves until `drain` begins, then stops accepting and lets running requests end for at most
+    /// `limits.drain_timeout`. After that it ends the drain, which ends what takes part in it, and three
+    /// seconds later cuts what is left.
+    pub async fn serve<H: Handler>(self, handler: Arc<H>, drain: Drain) {
         let max_connections = self.limits.max_connections.min(Semaphore::MAX_PERMITS);
         let free = Arc::new(Semaphore::new(max_connections));
         let drain_timeout = self.limits.drain_timeout;
         let shared = Arc::new(Shared {
             handler,
-            tls: self.tls.map(|tls| tls.acceptor),
+            tls: self.tls,
             http: self.http,
             limits: self.limits,
+            drain: drain.clone(),
         });
-        let drain = GracefulShutdown::new();
+        let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
-        let mut shutdown = pin!(shutdown);
+        let mut begun = pin!(drain.begun());
         loop {
             let (tcp, address, permit) = tokio::select! {
                 biased;
-                () = &mut shutdown => break,
+                () = &mut begun => break,
                 accepted = accept(&self.listener, &free) => accepted,
             };
             while connections.try_join_next().is_some() {}
-            let serving = Arc::clone(&shared).serve(tcp, Peer { address }, drain.watcher());
+            let serving = Arc::clone(&shared).serve(tcp, address, graceful.watcher());
             connections.spawn(async move {
                 serving.await;
                 drop(permit);
             });
         }
         drop(self.listener);
-        let drained = timeout(drain_timeout, drain.shutdown()).await;
-        if drained.is_err() {
-            warn!(cut = connections.len(), "connections did not end in time");
+        let mut drained = pin!(graceful.shutdown());
+        if timeout(drain_timeout, &mut drained).await.is_err() {
+            while connections.try_join_next().is_some() {}
+            warn!(
+                connections = connections.len(),
+                "requests did not end in time: ending them"
+            );
+            drain.end();
+            if timeout(LAST_WORDS, drained).await.is_err() {
+                while connections.try_join_next().is_some() {}
+                warn!(
+                    connections = connections.len(),
+                    "connections did not end: cutting them"
+                );
+            }
         }
         connections.shutdown().await;
     }
@@ -169,16 +188,7 @@ impl Server {
 
 /// Everything that is wrong with the `[listen]` section and the files it names, each with its key.
 pub fn problems(config: &Config) -> Vec<String> {
-    load_tls(config).err().unwrap_or_default()
-}
-
-fn load_tls(config: &Config) -> Result<Option<Tls>, Vec<String>> {
-    let problems = config.problems();
-    if problems.is_empty() {
-        Tls::load(config)
-    } else {
-        Err(problems)
-    }
+    live::load(config, None).err().unwrap_or_default()
 }
 
 fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {

@@ -4,14 +4,16 @@ use std::{path::Path, sync::Arc};
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::{
-    RootCertStore, ServerConfig,
+    RootCertStore, ServerConfig, ServerConnection,
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio_rustls::TlsAcceptor;
 
 use super::config::Config;
-use crate::file::{self, OptionalFile};
+use crate::{
+    certificate::{self, Certificate, Role},
+    file::{self, OptionalFile},
+};
 
 /// The protocols offered, the preferred one first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -20,37 +22,47 @@ const CERT_KEY: &str = "listen.tls.cert_file";
 const KEY_KEY: &str = "listen.tls.key_file";
 const CLIENT_CA_KEY: &str = "listen.tls.client_ca_file";
 
-/// What the listener needs for TLS.
+/// What new connections to the listener need for TLS.
 pub(super) struct Tls {
-    pub(super) acceptor: TlsAcceptor,
-    /// The certificate in PEM, when it was made just now and clients cannot know it.
-    pub(super) self_signed_pem: Option<String>,
+    pub(super) config: Arc<ServerConfig>,
+    /// The certificate that was made because none was named.
+    made: Option<Made>,
+    chain: Vec<CertificateDer<'static>>,
+    client_cas: Vec<CertificateDer<'static>>,
 }
 
-struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-    pem: Option<String>,
+/// A certificate that clients cannot know.
+#[derive(Clone)]
+struct Made {
+    certificate: CertificateDer<'static>,
+    key: Arc<PrivatePkcs8KeyDer<'static>>,
+    pem: String,
 }
 
 impl Tls {
-    /// Loads or makes the certificate; nothing for a plaintext listener.
+    /// Loads or makes the certificate; nothing for a plaintext listener. One that was made `before` is
+    /// kept: clients may know it by now.
     ///
     /// # Errors
     ///
     /// Every file that cannot be used, with its key; never what a file holds.
-    pub(super) fn load(config: &Config) -> Result<Option<Self>, Vec<String>> {
+    pub(super) fn load(
+        config: &Config,
+        before: Option<&Self>,
+    ) -> Result<Option<Self>, Vec<String>> {
         if config.plaintext {
             return Ok(None);
         }
         let identity = if config.tls.self_signed {
-            self_signed(config).map_err(|problem| vec![problem])
+            let made = before.and_then(|before| before.made.clone());
+            let made = made.map_or_else(|| make(config), Ok);
+            made.map(Identity::from).map_err(|problem| vec![problem])
         } else {
             identity(&config.tls.cert_file, &config.tls.key_file)
         };
         let clients = match config.tls.client_ca_file.path() {
             Some(path) => client_verifier(path),
-            None => Ok(WebPkiClientVerifier::no_client_auth()),
+            None => Ok((Vec::new(), WebPkiClientVerifier::no_client_auth())),
         };
         match (identity, clients) {
             (Ok(identity), Ok(clients)) => Self::new(identity, clients)
@@ -64,8 +76,11 @@ impl Tls {
         }
     }
 
-    fn new(identity: Identity, clients: Arc<dyn ClientCertVerifier>) -> Result<Self, String> {
+    fn new(identity: Identity, (client_cas, clients): Clients) -> Result<Self, String> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let chain = identity.chain.clone();
+        // Sessions that clients may resume are remembered in here: a new configuration knows none, so that
+        // nobody comes back in past its client CA.
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| format!("listen.tls: {error}"))?
@@ -74,10 +89,48 @@ impl Tls {
             .map_err(|error| format!("{CERT_KEY}: {error}"))?;
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-            self_signed_pem: identity.pem,
+            config: Arc::new(config),
+            made: identity.made,
+            chain,
+            client_cas,
         })
     }
+
+    /// The certificate in PEM, when it was made and clients cannot know it.
+    pub(super) fn self_signed_pem(&self) -> Option<&str> {
+        self.made.as_ref().map(|made| made.pem.as_str())
+    }
+
+    /// The certificates in use.
+    pub(super) fn certificates(&self) -> impl Iterator<Item = Certificate> {
+        let read = |role| move |der| Certificate::read(role, der);
+        let chain = self.chain.iter().filter_map(read(Role::Listener));
+        chain.chain(self.client_cas.iter().filter_map(read(Role::ClientCa)))
+    }
+}
+
+struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    made: Option<Made>,
+}
+
+impl From<Made> for Identity {
+    fn from(made: Made) -> Self {
+        Self {
+            chain: vec![made.certificate.clone()],
+            key: made.key.clone_key().into(),
+            made: Some(made),
+        }
+    }
+}
+
+type Clients = (Vec<CertificateDer<'static>>, Arc<dyn ClientCertVerifier>);
+
+/// Whose certificate the client presented; `None` when it was not asked for one.
+pub(super) fn subject(connection: &ServerConnection) -> Option<Arc<str>> {
+    let own = connection.peer_certificates()?.first()?;
+    certificate::subject(own)
 }
 
 fn identity(chain: &OptionalFile, key: &OptionalFile) -> Result<Identity, Vec<String>> {
@@ -89,14 +142,14 @@ fn identity(chain: &OptionalFile, key: &OptionalFile) -> Result<Identity, Vec<St
         (Ok(chain), Ok(key)) => Ok(Identity {
             chain,
             key,
-            pem: None,
+            made: None,
         }),
         (chain, key) => Err([chain.err(), key.err()].into_iter().flatten().collect()),
     }
 }
 
 /// A certificate for this host's loopback names, the listener's address and the basin domain.
-fn self_signed(config: &Config) -> Result<Identity, String> {
+fn make(config: &Config) -> Result<Made, String> {
     let mut names = ["localhost", "127.0.0.1", "::1"]
         .map(str::to_owned)
         .to_vec();
@@ -108,29 +161,30 @@ fn self_signed(config: &Config) -> Result<Identity, String> {
         names.push(config.basin_domain.clone());
         names.push(format!("*.{}", config.basin_domain));
     }
-    let make = || -> Result<Identity, rcgen::Error> {
+    let make = || -> Result<Made, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let certificate = params.self_signed(&key)?;
-        Ok(Identity {
-            chain: vec![certificate.der().clone()],
-            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-            pem: Some(certificate.pem()),
+        Ok(Made {
+            certificate: certificate.der().clone(),
+            key: Arc::new(key.serialize_der().into()),
+            pem: certificate.pem(),
         })
     };
     make().map_err(|error| format!("listen.tls.self_signed: {error}"))
 }
 
-fn client_verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, String> {
+fn client_verifier(path: &Path) -> Result<Clients, String> {
     let unusable =
         |error: &dyn std::fmt::Display| format!("{CLIENT_CA_KEY}: {}: {error}", path.display());
     let mut roots = RootCertStore::empty();
-    for certificate in file::certificates(CLIENT_CA_KEY, path)? {
-        roots.add(certificate).map_err(|error| unusable(&error))?;
+    let found = file::certificates(CLIENT_CA_KEY, path)?;
+    for certificate in &found {
+        let added = roots.add(certificate.clone());
+        added.map_err(|error| unusable(&error))?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-        .build()
-        .map_err(|error| unusable(&error))
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    Ok((found, verifier.map_err(|error| unusable(&error))?))
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{
     HeaderValue, Request, Response, StatusCode, Version, header,
@@ -12,13 +13,14 @@ use hyper::body::Incoming;
 
 use self::{
     body::RequestBody,
-    endpoint::{Destination, Endpoint},
+    endpoint::Destination,
     lease::{Lease, Lent},
-    pool::Pool,
+    live::Inner,
 };
 pub use self::{
     body::ResponseBody,
     config::{Config, ConfigError, TlsConfig},
+    live::Renewed,
     probe::{Probed, Reach},
 };
 use crate::stream::BasinName;
@@ -29,6 +31,7 @@ mod connection;
 mod endpoint;
 mod headers;
 mod lease;
+mod live;
 mod pool;
 mod probe;
 #[cfg(test)]
@@ -89,14 +92,7 @@ pub enum Error {
 
 /// The upstream store. Clones share its connections.
 #[derive(Clone)]
-pub struct Upstream(Arc<Inner>);
-
-struct Inner {
-    account: Endpoint,
-    basin: Endpoint,
-    authorization: Option<HeaderValue>,
-    pool: Pool,
-}
+pub struct Upstream(Arc<ArcSwap<Inner>>);
 
 impl Upstream {
     /// Reads the files that the configuration names. No connection is opened yet.
@@ -105,32 +101,8 @@ impl Upstream {
     ///
     /// Every mistake in the section and every file that cannot be used.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        let mut problems = Vec::new();
-        let account = endpoint("account_endpoint", &config.account_endpoint, &mut problems);
-        let basin = endpoint("basin_endpoint", &config.basin_endpoint, &mut problems);
-        if account.as_ref().is_some_and(Endpoint::names_basin) {
-            problems.push("upstream.account_endpoint: must not name {basin}".to_owned());
-        }
-        let authorization = config
-            .authorization()
-            .unwrap_or_else(|problem| add(&mut problems, problem));
-        let is_tls = [&account, &basin]
-            .into_iter()
-            .flatten()
-            .any(Endpoint::is_tls);
-        let tls = tls::connector(&config.tls, is_tls);
-        let tls = tls.map_err(|wrong| problems.extend(wrong)).ok();
-        match (account, basin, tls) {
-            (Some(account), Some(basin), Some(tls)) if problems.is_empty() => {
-                Ok(Self(Arc::new(Inner {
-                    account,
-                    basin,
-                    authorization,
-                    pool: Pool::new(tls),
-                })))
-            }
-            _ => Err(ConfigError { problems }),
-        }
+        let inner = Inner::load(config)?;
+        Ok(Self(Arc::new(ArcSwap::from_pointee(inner))))
     }
 
     /// Sends `request` and returns the response's head as soon as it is there.
@@ -149,13 +121,15 @@ impl Upstream {
         target: Target<'_>,
         mut request: Request<Body>,
     ) -> Result<Response<ResponseBody>, Error> {
-        let to = self.prepare(target, request.headers_mut())?;
-        self.send_to(to, request).await
+        // The whole request goes by one configuration; the next may go by another.
+        let inner = self.0.load_full();
+        let to = inner.prepare(target, request.headers_mut())?;
+        Self::send_to(inner, to, request).await
     }
 
     /// The same, for a request whose headers are as they are to be sent.
     async fn send_to(
-        &self,
+        inner: Arc<Inner>,
         to: Destination,
         mut request: Request<Body>,
     ) -> Result<Response<ResponseBody>, Error> {
@@ -165,7 +139,8 @@ impl Upstream {
             .cloned()
             .ok_or(Error::Request("it has no path"))?;
         request.extensions_mut().clear();
-        let host = self.0.pool.host(&to)?;
+        let host = inner.pool.host(&to)?;
+        drop(inner);
         let (parts, body) = request.into_parts();
         let (body, exchange) = RequestBody::new(body);
         let mut request = Request::from_parts(parts, body);
@@ -191,20 +166,6 @@ impl Upstream {
                 Outcome::Failed(error) => return Err(Error::after_send(&to, error)),
             }
         }
-    }
-
-    fn prepare(
-        &self,
-        target: Target<'_>,
-        headers: &mut http::HeaderMap,
-    ) -> Result<Destination, Error> {
-        let (endpoint, basin) = match target {
-            Target::Account => (&self.0.account, None),
-            Target::Basin(basin) => (&self.0.basin, Some(basin)),
-        };
-        let in_header = basin.filter(|_| !endpoint.names_basin());
-        headers::clean_request(headers, in_header, self.0.authorization.as_ref());
-        endpoint.destination(basin)
     }
 }
 
@@ -283,15 +244,4 @@ async fn send_on(
             None => Outcome::Failed(failure.into_error()),
         },
     })
-}
-
-fn endpoint(key: &str, text: &str, problems: &mut Vec<String>) -> Option<Endpoint> {
-    Endpoint::parse(text)
-        .map_err(|wrong| problems.push(format!("upstream.{key}: {wrong}")))
-        .ok()
-}
-
-fn add<T: Default>(problems: &mut Vec<String>, problem: String) -> T {
-    problems.push(problem);
-    T::default()
 }

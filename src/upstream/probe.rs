@@ -1,12 +1,12 @@
 //! Whether the upstream's endpoints answer at all, asked without anybody's credentials.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty};
 
-use super::{Body, Destination, Endpoint, Upstream, headers};
+use super::{Body, Upstream, endpoint::Endpoint, headers, live::Inner};
 
 /// Longest wait for an answer. Orchestrators ask for readiness about as often.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,13 +58,14 @@ impl Upstream {
     /// Asks each endpoint for a list of one entry, with no token: a refusal is an answer, too. Takes at
     /// most two seconds.
     pub async fn probe(&self) -> [Probed; 2] {
-        let (account, basin) = (&self.0.account, &self.0.basin);
+        let inner = self.0.load_full();
+        let (account, basin) = (&inner.account, &inner.basin);
         let is_one = account.is_same_as(basin);
         let (to_account, to_basin) =
-            tokio::join!(self.reach(account, "/v1/basins?limit=1"), async {
+            tokio::join!(reach(&inner, account, "/v1/basins?limit=1"), async {
                 match is_one {
                     true => None,
-                    false => Some(self.reach(basin, "/v1/streams?limit=1").await),
+                    false => Some(reach(&inner, basin, "/v1/streams?limit=1").await),
                 }
             });
         let to_basin = to_basin.unwrap_or_else(|| to_account.clone());
@@ -78,29 +79,26 @@ impl Upstream {
             probed("basin_endpoint", basin, to_basin),
         ]
     }
+}
 
-    async fn reach(&self, endpoint: &Endpoint, path: &'static str) -> Reach {
-        if endpoint.names_basin() {
-            return Reach::NotAsked;
-        }
-        let to = match endpoint.destination(None) {
-            Ok(to) => to,
-            Err(error) => return Reach::Failed(error.to_string()),
-        };
-        match tokio::time::timeout(PROBE_TIMEOUT, self.ask(to, path)).await {
-            Ok(Ok(status)) => Reach::Answered(status),
-            Ok(Err(error)) => Reach::Failed(error.to_string()),
-            Err(_) => Reach::Failed(format!("no answer within {PROBE_TIMEOUT:?}")),
-        }
+async fn reach(inner: &Arc<Inner>, endpoint: &Endpoint, path: &'static str) -> Reach {
+    if endpoint.names_basin() {
+        return Reach::NotAsked;
     }
-
-    async fn ask(&self, to: Destination, path: &'static str) -> Result<StatusCode, super::Error> {
-        let body: Body = Empty::<Bytes>::new()
-            .map_err(|never| match never {})
-            .boxed_unsync();
-        let mut request = Request::new(body);
-        *request.uri_mut() = Uri::from_static(path);
-        headers::clean_request(request.headers_mut(), None, None);
-        Ok(self.send_to(to, request).await?.status())
+    let to = match endpoint.destination(None) {
+        Ok(to) => to,
+        Err(error) => return Reach::Failed(error.to_string()),
+    };
+    let body: Body = Empty::<Bytes>::new()
+        .map_err(|never| match never {})
+        .boxed_unsync();
+    let mut request = Request::new(body);
+    *request.uri_mut() = Uri::from_static(path);
+    headers::clean_request(request.headers_mut(), None, None);
+    let answer = Upstream::send_to(Arc::clone(inner), to, request);
+    match tokio::time::timeout(PROBE_TIMEOUT, answer).await {
+        Ok(Ok(answer)) => Reach::Answered(answer.status()),
+        Ok(Err(error)) => Reach::Failed(error.to_string()),
+        Err(_) => Reach::Failed(format!("no answer within {PROBE_TIMEOUT:?}")),
     }
 }

@@ -58,6 +58,8 @@ async fn status_shows_listeners_upstream_certificates_and_store() {
         certificate["days_left"].as_i64().unwrap() > 0,
         "{certificate}"
     );
+    let reloads = json!({ "applied": 0, "refused": 0, "last": Value::Null });
+    assert_eq!(status["reloads"], reloads);
     let store = &status["store"];
     assert_eq!(
         (&store["basins"], &store["streams"]),

@@ -209,6 +209,25 @@ async fn a_request_token_tells_ciphers_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_token_is_looked_at_before_the_body() {
+    let twin = Twin::start().await;
+    let long = "x".repeat(37);
+    for token in [long.as_bytes(), b"caf\xe9"] {
+        for ask in [
+            create(&json!({ "stream_cipher": "AEGIS-256" })),
+            Ask::post("/v1/basins").body("application/json", "{"),
+            Ask::post("/v1/streams").body("text/plain", "{"),
+        ] {
+            let refused = twin.same(ask.header("s2-request-token", token)).await;
+            assert_eq!(refused.code(), "bad_header");
+        }
+        // Elsewhere it means nothing.
+        let ensured = Ask::new("PUT", "/v1/streams/s").header("s2-request-token", token);
+        assert_eq!(twin.same(ensured).await.code(), "basin_not_found");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_without_a_cipher_is_replayed_after_the_basin_got_one() {
     let twin = Twin::start().await;
     let plain = || create(&json!({})).header("s2-request-token", "the-same-token");

@@ -20,6 +20,7 @@ use super::session_or_refusal;
 use crate::{
     body::{Acks, Answer, InputError, Inputs, SealedBody, SealedSender},
     crypto::StreamCipher,
+    drain::Drain,
     proxy::{
         Error, Pin, Proxy,
         call::{Caller, Stop},
@@ -80,6 +81,7 @@ impl Proxy {
             cipher: cipher.clone(),
             fit: self.fit,
             shared: Arc::clone(&shared),
+            drain: self.drain.clone(),
         };
         let session = Session {
             acks: Acks::new(response.into_body()),
@@ -87,6 +89,7 @@ impl Proxy {
             compression,
             split: None,
             pin: self.pin(stream, &cipher),
+            drain: self.drain.clone(),
             _uplink: AbortOnDrop(tokio::spawn(uplink.run(sender))),
         };
         let frames = stream::unfold(Some(session), |session| async {
@@ -143,15 +146,24 @@ struct Uplink {
     cipher: StreamCipher,
     fit: Fit,
     shared: Arc<Shared>,
+    drain: Drain,
 }
 
 impl Uplink {
-    /// Decodes, seals and sends until there is no more, or something is wrong. What is wrong is told
-    /// after the acks of everything before it. Dropping the sender without finishing it resets the
+    /// Decodes, seals and sends until there is no more, or something is wrong, or the drain is over. What
+    /// is wrong is told after the acks of everything before it: so a drain that is over promises rightly
+    /// that nothing happened of what has no ack. Dropping the sender without finishing it resets the
     /// upstream's stream.
     async fn run(mut self, sender: SealedSender) {
         let stop = loop {
-            match self.inputs.next().await {
+            let next = match self.drain.is_over() {
+                true => None,
+                false => self.drain.before_over(self.inputs.next()).await,
+            };
+            let Some(next) = next else {
+                break Error::Draining.into();
+            };
+            match next {
                 Ok(Some(input)) => match self.seal(&input).await {
                     Ok(parts) => {
                         if self.send(&sender, parts).await.is_none() {
@@ -219,6 +231,7 @@ struct Session {
     /// Where the parts of an input went that are acked, when others are not yet.
     split: Option<Split>,
     pin: Pin,
+    drain: Drain,
     _uplink: AbortOnDrop,
 }
 
@@ -240,8 +253,8 @@ impl Session {
                     match self.merge(ack) {
                         Ok(Some(ack)) => {
                             let payload = proto::encode_append_ack(&ack);
-                            let frame =
-                                s2s::encode_message(self.compression, payload, reconnect_advised);
+                            let advised = reconnect_advised || self.drain.is_draining();
+                            let frame = s2s::encode_message(self.compression, payload, advised);
                             let frame = frame.map(|frame| Some(frame.concat().into()));
                             return (frame.map_err(Into::into), true);
                         }

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::{Answered, Control, PROVISION_RESULT, REQUEST_TOKEN, object::Object, with_body};
+use super::{
+    Answered, Control, MAX_TOKEN_BYTES, PROVISION_RESULT, REQUEST_TOKEN, object::Object, with_body,
+};
 use crate::{
     crypto::Cipher,
     proxy::{
@@ -18,9 +20,6 @@ use crate::{
 
 /// The field of a basin's configuration that this proxy owns.
 const FIELD: &str = "stream_cipher";
-
-/// Length of a request token that carries a cipher: S2 takes at most 36 bytes.
-const TOKEN_HEX: usize = 36;
 
 /// `POST /v1/basins`
 pub(super) async fn create(registry: &Registry, caller: &Caller, control: &Control) -> Answered {
@@ -337,13 +336,12 @@ async fn send(
     let mut request = control.to_upstream(body);
     if let Some(cipher) = cipher
         && let Some(token) = request.headers().get(REQUEST_TOKEN)
-        && token.len() <= TOKEN_HEX
     {
         let mut hasher = blake3::Hasher::new_derive_key("streamseal/v1/request-token");
         hasher.update(token.as_bytes()).update(&[0]);
         hasher.update(cipher.as_str().as_bytes());
         let folded = hasher.finalize().to_hex();
-        let folded = folded.as_str().get(..TOKEN_HEX).unwrap_or_default();
+        let folded = folded.as_str().get(..MAX_TOKEN_BYTES).unwrap_or_default();
         let folded = HeaderValue::from_str(folded)
             .map_err(|_| Error::BadHeader("Invalid header `s2-request-token`".into()))?;
         request.headers_mut().insert(REQUEST_TOKEN, folded);

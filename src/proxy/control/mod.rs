@@ -5,7 +5,7 @@ mod object;
 mod stream;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 
 use super::{
     Error,
@@ -24,6 +24,9 @@ pub const PROVISION_RESULT: HeaderName = HeaderName::from_static("s2-provision-r
 
 /// Makes a create idempotent.
 const REQUEST_TOKEN: HeaderName = HeaderName::from_static("s2-request-token");
+
+/// Longest request token, in bytes: S2's figure.
+const MAX_TOKEN_BYTES: usize = 36;
 
 /// A call about basins or streams.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,6 +79,28 @@ impl ControlCall {
             | Self::CreateStream(basin) => Some(basin),
             Self::EnsureStream(path) | Self::DeleteStream(path) => Some(&path.basin),
         }
+    }
+
+    /// Refuses a header that S2 refuses before it looks at the body.
+    ///
+    /// # Errors
+    /// A request token that is too long, or no text.
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), Error> {
+        let (Self::CreateBasin | Self::CreateStream(_)) = self else {
+            return Ok(());
+        };
+        let problem = match headers.get(REQUEST_TOKEN).map(HeaderValue::to_str) {
+            None => return Ok(()),
+            Some(Ok(token)) if token.len() <= MAX_TOKEN_BYTES => return Ok(()),
+            Some(Ok(token)) => format!(
+                "request token was longer than {MAX_TOKEN_BYTES} bytes in length: {}",
+                token.len()
+            ),
+            Some(Err(_)) => "not UTF-8".to_owned(),
+        };
+        Err(Error::BadHeader(format!(
+            "Invalid header `{REQUEST_TOKEN}`: {problem}"
+        )))
     }
 
     /// Makes the call upstream and keeps the config store in step with it.
@@ -169,6 +194,7 @@ pub fn collect_error(error: CollectError, bad: impl FnOnce(String) -> Error) -> 
         CollectError::Body(_) => bad(error.to_string()).into(),
         CollectError::Broken(error) => bad(error.to_string()).into(),
         CollectError::Slow => Error::SlowClient.into(),
+        CollectError::Draining => Error::Draining.into(),
     }
 }
 

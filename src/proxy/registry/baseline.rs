@@ -46,7 +46,7 @@ impl Registry {
                 stream,
             };
             let found = self.store.stream(&path).await?;
-            if found.entry.is_some() || self.rules.stream(&path).is_some() {
+            if found.entry.is_some() || self.rules().stream(&path).is_some() {
                 continue;
             }
             let life = Incarnation {

@@ -136,9 +136,10 @@ impl Registry {
 
     /// The cipher that a stream gets if it is created now.
     pub(super) async fn planned_cipher(&self, path: &StreamPath) -> Result<Option<Cipher>, Error> {
-        match self.rules.stream(path) {
+        let rules = self.rules();
+        match rules.stream(path) {
             Some(rule) => Ok(rule.cipher),
-            None => Ok(self.basin(&path.basin).await?.cipher()),
+            None => Ok(self.basin_by(&rules, &path.basin).await?.cipher()),
         }
     }
 

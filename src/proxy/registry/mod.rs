@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use quick_cache::sync::Cache;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -62,6 +63,8 @@ pub struct SealedStream {
     pub cipher: Cipher,
     /// Its entry at the time of the look-up.
     entry: Versioned<Arc<StreamEntry>>,
+    /// The rules at the time of the look-up: they say whose key it is, too.
+    rules: Arc<Rules>,
 }
 
 /// How the records of a stream are to be treated.
@@ -94,12 +97,12 @@ pub enum Purpose {
 /// The ciphers of basins and streams.
 pub struct Registry {
     store: Arc<dyn Store>,
-    rules: Arc<Rules>,
+    rules: ArcSwap<Rules>,
     unknown: UnknownStreams,
     locks: Box<[Mutex<()>]>,
     hasher: RandomState,
     verified: Cache<StreamPath, Instant>,
-    /// Counts the changes of the store, so that whoever relies on an earlier look can tell.
+    /// Counts the changes of store and rules, so that whoever relies on an earlier look can tell.
     epoch: AtomicU64,
     /// Basins whose first cipher is being put in force, and by how many calls.
     changing: SyncMutex<HashMap<BasinName, usize>>,
@@ -107,10 +110,10 @@ pub struct Registry {
 
 impl Registry {
     /// A registry over `store`, ruled by `rules`.
-    pub fn new(store: Arc<dyn Store>, rules: Arc<Rules>, unknown: UnknownStreams) -> Self {
+    pub fn new(store: Arc<dyn Store>, rules: Rules, unknown: UnknownStreams) -> Self {
         Self {
             store,
-            rules,
+            rules: ArcSwap::from_pointee(rules),
             unknown,
             locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
             hasher: RandomState::new(),
@@ -120,12 +123,27 @@ impl Registry {
         }
     }
 
+    /// Puts other rules in force. What was looked up before goes on by the rules of then, except that no
+    /// further byte is forwarded to a stream that is not plain by the new ones.
+    pub fn replace_rules(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+        self.verified.clear();
+        // Not before the rules: a proof of this moment must be one by the old rules or by the new.
+        self.advance();
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
     /// Looks a stream up in rules and store. A cached look-up costs no I/O.
     ///
     /// # Errors
     /// The store cannot answer, or a rule contradicts it.
     pub async fn lookup(&self, path: &StreamPath) -> Result<Lookup, Error> {
         let epoch = self.epoch();
+        let rules = self.rules();
         let found = self.store.stream(path).await?;
         let life = match found.entry.as_deref().map(|entry| &entry.state) {
             Some(StreamState::Live(life)) => Some(life.clone()),
@@ -134,33 +152,30 @@ impl Registry {
             }
             None => None,
         };
-        if let Some(rule) = self.rules.stream(path) {
+        let known = |cipher| Ok(Lookup::Found(access(path, cipher, found, epoch, &rules)));
+        if let Some(rule) = rules.stream(path) {
             return match life {
-                Some(life) if life.cipher == rule.cipher => {
-                    Ok(Lookup::Found(access(path, life.cipher, found, epoch)))
-                }
+                Some(life) if life.cipher == rule.cipher => known(life.cipher),
                 Some(life) => Err(Error::RuleConflict {
                     path: path.clone(),
                     recorded: life.cipher,
                     declared: rule.cipher,
                 }),
                 // Recorded with its first record: looking alone writes nothing.
-                None => Ok(Lookup::Found(access(path, rule.cipher, found, epoch))),
+                None => known(rule.cipher),
             };
         }
         match life {
             Some(Incarnation {
                 cipher: Some(cipher),
                 ..
-            }) => Ok(Lookup::Found(access(path, Some(cipher), found, epoch))),
-            plain => match self.basin(&path.basin).await? {
+            }) => known(Some(cipher)),
+            plain => match self.basin_by(&rules, &path.basin).await? {
                 Basin::Plain if plain.is_none() && self.is_changing(&path.basin) => {
                     Ok(Lookup::Unsettled)
                 }
-                Basin::Plain => Ok(Lookup::Found(access(path, None, found, epoch))),
-                Basin::Sealing(_) if plain.is_some() && self.is_verified(path) => {
-                    Ok(Lookup::Found(access(path, None, found, epoch)))
-                }
+                Basin::Plain => known(None),
+                Basin::Sealing(_) if plain.is_some() && self.is_verified(path) => known(None),
                 Basin::Sealing(_) | Basin::Unadopted(_) => Ok(Lookup::Unsettled),
             },
         }
@@ -174,7 +189,7 @@ impl Registry {
         let found = self.store.stream(path).await?;
         Ok(match found.entry {
             Some(entry) => Some(entry.state.cipher()),
-            None => self.rules.stream(path).map(|rule| rule.cipher),
+            None => self.rules().stream(path).map(|rule| rule.cipher),
         })
     }
 
@@ -201,7 +216,7 @@ impl Registry {
 
     /// What the configuration file declares for a basin.
     pub fn declared(&self, name: &BasinName) -> Option<Option<Cipher>> {
-        self.rules.basin(name)
+        self.rules().basin(name)
     }
 
     /// Records `entry` for a basin and returns its new revision.
@@ -224,9 +239,14 @@ impl Registry {
 
     /// How new streams of a basin are made.
     async fn basin(&self, name: &BasinName) -> Result<Basin, Error> {
+        self.basin_by(&self.rules(), name).await
+    }
+
+    /// The same, by these rules.
+    async fn basin_by(&self, rules: &Rules, name: &BasinName) -> Result<Basin, Error> {
         let found = self.store.basin(name).await?;
         let recorded = found.entry.as_deref();
-        Ok(match self.rules.basin(name) {
+        Ok(match rules.basin(name) {
             Some(None) => Basin::Plain,
             Some(Some(declared)) => match recorded {
                 Some(entry) if entry.declared && entry.stream_cipher == Some(declared) => {
@@ -297,6 +317,7 @@ fn access(
     cipher: Option<Cipher>,
     entry: Versioned<Arc<StreamEntry>>,
     epoch: u64,
+    rules: &Arc<Rules>,
 ) -> Access {
     match cipher {
         None => Access::Plain(PlainStream::known(entry.revision, epoch)),
@@ -304,6 +325,7 @@ fn access(
             path: path.clone(),
             cipher,
             entry,
+            rules: Arc::clone(rules),
         }),
     }
 }

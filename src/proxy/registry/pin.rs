@@ -2,7 +2,7 @@
 
 use super::{Registry, SealedStream};
 use crate::{
-    crypto::KeyCheck,
+    crypto::{Key, KeyCheck},
     proxy::Error,
     store::{self, Error as StoreError, Incarnation, Origin, StreamEntry, StreamState, Unpinned},
     stream::StreamPath,
@@ -58,6 +58,11 @@ impl SealedStream {
     /// Whether everything is recorded that its records can tell.
     pub fn is_pinned(&self, checks_keys: bool) -> bool {
         self.entry.entry.is_some() && (!checks_keys || self.key_check().is_some())
+    }
+
+    /// The operator's key for it, unless a header that the client sent wins over it.
+    pub fn file_key(&self, has_header: bool) -> Option<&Key> {
+        self.rules.stream(&self.path)?.key(has_header)
     }
 
     /// The commitment to the stream's key, if one is recorded.

@@ -60,16 +60,19 @@ impl Registry {
         proof: &PlainStream,
     ) -> Result<Option<PlainStream>, Error> {
         let epoch = self.epoch();
+        let rules = self.rules();
         let found = self.store.stream(path).await?;
         if found.revision != proof.revision {
             return Ok(None);
         }
-        let rule = self.rules.stream(path).map(|rule| rule.cipher);
+        let rule = rules.stream(path).map(|rule| rule.cipher);
         let is_plain = match (found.entry.as_deref().map(|entry| &entry.state), rule) {
+            // A rule that a reload brought may want it encrypted: what it holds stays plain, but nothing is added.
+            (_, Some(Some(_))) => false,
             (Some(StreamState::Live(life)), _) => life.cipher.is_none(),
             (Some(StreamState::Creating { .. } | StreamState::Deleting(_)), _) => proof.is_unknown,
-            (None, Some(cipher)) => cipher.is_none(),
-            (None, None) => match self.basin(&path.basin).await? {
+            (None, Some(None)) => true,
+            (None, None) => match self.basin_by(&rules, &path.basin).await? {
                 Basin::Plain => !self.is_changing(&path.basin),
                 Basin::Sealing(_) => proof.is_unknown && self.unknown == UnknownStreams::Plain,
                 Basin::Unadopted(_) => false,
@@ -82,7 +85,7 @@ impl Registry {
         }))
     }
 
-    /// How often the store changed.
+    /// How often store or rules changed.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }

@@ -82,11 +82,12 @@ impl Registry {
     /// every other stream, and for one that is not what it was.
     async fn verify(&self, asked: &Asked<'_>) -> Outcome<Option<Access>> {
         let epoch = self.epoch();
+        let rules = self.rules();
         let found = self.store.stream(asked.path).await?;
         let Some(StreamState::Live(life)) = found.entry.as_deref().map(|entry| &entry.state) else {
             return Ok(None);
         };
-        if life.cipher.is_some() || self.rules.stream(asked.path).is_some() {
+        if life.cipher.is_some() || rules.stream(asked.path).is_some() {
             return Ok(None);
         }
         let listed = probe::stream(asked).await?;
@@ -94,7 +95,7 @@ impl Registry {
             return Ok(None);
         }
         self.verified.insert(asked.path.clone(), Instant::now());
-        Ok(Some(access(asked.path, None, found, epoch)))
+        Ok(Some(access(asked.path, None, found, epoch, &rules)))
     }
 
     async fn step(&self, asked: &Asked<'_>) -> Outcome<Step> {
@@ -140,6 +141,10 @@ impl Registry {
             }
             None | Some(StreamState::Live(_) | StreamState::Deleting(_)) => match self.unknown {
                 UnknownStreams::Refuse => Err(Error::UnknownStream(asked.path.clone()).into()),
+                // A rule that a reload brought since.
+                UnknownStreams::Plain if self.rules().stream(asked.path).is_some() => {
+                    Ok(Step::Again)
+                }
                 UnknownStreams::Plain => Ok(Step::Done(Access::Plain(PlainStream::unknown(
                     found.revision,
                     epoch,

@@ -59,7 +59,7 @@ impl Access {
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn check<B>(&self, request: &Request<B>, peer: Peer) -> Result<(), Denied> {
+    pub(super) fn check<B>(&self, request: &Request<B>, peer: &Peer) -> Result<(), Denied> {
         let headers = request.headers();
         let host = host(request.uri(), headers);
         match &self.token {
@@ -163,7 +163,13 @@ mod tests {
             request = request.header(*name, *value);
         }
         let address = peer.parse().unwrap();
-        access(listener).check(&request.body(()).unwrap(), Peer { address })
+        access(listener).check(
+            &request.body(()).unwrap(),
+            &Peer {
+                address,
+                subject: None,
+            },
+        )
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod access;
 mod answer;
 mod api;
-pub mod certificate;
+mod certificates;
 mod config;
 mod export;
 mod page;
@@ -27,12 +27,12 @@ use self::{
     api::Refused,
 };
 pub use self::{
-    certificate::Certificates,
     config::{Config, OptionalAddress},
     ready::Readiness,
 };
-use super::{Error, Handler, Limits, Peer, Server};
+use super::{Error, Handler, Limits, Peer, Reloads, Server};
 use crate::{
+    drain::Drain,
     keys,
     proxy::Proxy,
     store::Store,
@@ -58,8 +58,8 @@ pub struct Parts {
     pub proxy: Arc<Proxy>,
     /// The config store.
     pub store: Arc<dyn Store>,
-    /// The certificates in use.
-    pub certificates: Arc<Certificates>,
+    /// What became of reloads, and the certificates in use.
+    pub reloads: Arc<Reloads>,
     /// Whether the proxy can do its work.
     pub readiness: Arc<Readiness>,
     /// What is counted and measured.
@@ -135,9 +135,9 @@ impl AdminServer {
         self.server.local_addr()
     }
 
-    /// Answers requests until `shutdown` resolves.
-    pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        self.server.serve(self.admin, shutdown).await;
+    /// Answers requests until `stop` begins. That is not the stop of the data listener, which it reports.
+    pub async fn serve(self, stop: Drain) {
+        self.server.serve(self.admin, stop).await;
     }
 }
 
@@ -156,7 +156,7 @@ impl Admin {
     async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let path = request.uri().path();
         if path.starts_with("/api/") {
-            return match self.access.check(&request, peer) {
+            return match self.access.check(&request, &peer) {
                 Ok(()) => self.call(request).await,
                 Err(denied) => deny(denied),
             };

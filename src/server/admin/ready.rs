@@ -1,18 +1,17 @@
 //! Whether the proxy can do its work: the config store, the upstream, the certificates, each with its reason.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use serde::Serialize;
 use tokio::sync::Mutex;
 
-use super::certificate::Certificates;
+use super::certificates;
 use crate::{
+    drain::Drain,
+    server::Reloads,
     store::{Store, Summary},
     telemetry::metrics::Metrics,
     upstream::{Probed, Upstream},
@@ -28,9 +27,9 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Readiness {
     store: Arc<dyn Store>,
     upstream: Upstream,
-    certificates: Arc<Certificates>,
+    reloads: Arc<Reloads>,
+    drain: Drain,
     metrics: Arc<Metrics>,
-    is_draining: AtomicBool,
     /// The last look. Held while there is a new one, so that there is one at a time.
     last: Mutex<Option<(Instant, Arc<Look>)>>,
 }
@@ -69,23 +68,18 @@ impl Readiness {
     pub fn new(
         store: Arc<dyn Store>,
         upstream: Upstream,
-        certificates: Arc<Certificates>,
+        reloads: Arc<Reloads>,
+        drain: Drain,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             store,
             upstream,
-            certificates,
+            reloads,
+            drain,
             metrics,
-            is_draining: AtomicBool::new(false),
             last: Mutex::default(),
         }
-    }
-
-    /// The proxy is stopping: it is not ready from now on.
-    pub fn drain(&self) {
-        self.is_draining.store(true, Ordering::Relaxed);
-        self.metrics.process.draining.set(1);
     }
 
     /// A look that is at most two seconds old. It goes on when whoever asked for it leaves, so that
@@ -146,11 +140,14 @@ impl Readiness {
     }
 
     fn with(&self, store: Result<String, String>, upstream: Result<String, String>) -> Report {
-        let is_draining = self.is_draining.load(Ordering::Relaxed);
+        let is_draining = self.drain.is_draining();
         let checks = Checks {
             store: Check::of(store),
             upstream: Check::of(upstream),
-            certificates: Check::of(self.certificates.check(SystemTime::now())),
+            certificates: Check::of(certificates::check(
+                &self.reloads.certificates(),
+                SystemTime::now(),
+            )),
             draining: is_draining.then(|| Check::of(Err("the proxy is stopping".to_owned()))),
         };
         let is_well = checks.store.ok && checks.upstream.ok && checks.certificates.ok;
@@ -163,6 +160,8 @@ impl Readiness {
     fn measure(&self, report: &Report) {
         let process = &self.metrics.process;
         process.ready.set(report.ready.into());
+        process.draining.set(self.drain.is_draining().into());
+        certificates::measure(&self.reloads.certificates(), &process.certificate_expiry);
         let checks = &report.checks;
         for (name, check) in [
             ("store", &checks.store),

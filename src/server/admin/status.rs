@@ -1,18 +1,19 @@
 //! What `/api/status` answers: the whole proxy on one screen.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use humantime_serde::re::humantime;
 use serde::Serialize;
 
 use super::{
     Admin,
-    certificate::Certificate,
+    certificates::days_left,
     ready::{Look, Report},
 };
 use crate::{
+    certificate::{Certificate, Role},
     keys,
-    server::{Authenticate, Config},
+    server::{Authenticate, Config, Outcome, Reloads},
     upstream::Probed,
 };
 
@@ -28,6 +29,7 @@ pub(super) struct Status<'a> {
     upstream: Vec<EndpointStatus>,
     certificates: Vec<CertificateStatus>,
     store: Option<StoreStatus>,
+    reloads: ReloadStatus,
 }
 
 #[derive(Serialize)]
@@ -57,6 +59,23 @@ struct CertificateStatus {
 }
 
 #[derive(Serialize)]
+struct ReloadStatus {
+    applied: u64,
+    refused: u64,
+    last: Option<LastReload>,
+}
+
+#[derive(Serialize)]
+struct LastReload {
+    at: String,
+    outcome: &'static str,
+    /// Why it was refused.
+    reason: Option<String>,
+    /// Keys that take effect at the next start.
+    waiting: Vec<String>,
+}
+
+#[derive(Serialize)]
 struct StoreStatus {
     path: String,
     size_bytes: u64,
@@ -75,7 +94,8 @@ impl<'a> Status<'a> {
         now: SystemTime,
     ) -> Self {
         let parts = &admin.parts;
-        let certificates = parts.certificates.now();
+        let certificates = parts.reloads.certificates();
+        let asks_clients = certificates.iter().any(|one| one.role == Role::ClientCa);
         let store = look.and_then(|look| look.store.as_ref().ok());
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -84,7 +104,7 @@ impl<'a> Status<'a> {
             ready,
             key_check: parts.key_check,
             listeners: [
-                Listener::data(parts.data_address, &parts.listen),
+                Listener::data(parts.data_address, &parts.listen, asks_clients),
                 Listener {
                     role: "admin",
                     address: admin.access.listener.to_string(),
@@ -107,12 +127,13 @@ impl<'a> Status<'a> {
                 format: summary.format,
                 keyed: summary.is_keyed,
             }),
+            reloads: ReloadStatus::of(&parts.reloads),
         }
     }
 }
 
 impl Listener {
-    fn data(address: std::net::SocketAddr, config: &Config) -> Self {
+    fn data(address: std::net::SocketAddr, config: &Config, asks_clients: bool) -> Self {
         Self {
             role: "data",
             address: address.to_string(),
@@ -123,7 +144,7 @@ impl Listener {
                 Authenticate::ApiKey => "api-key",
                 Authenticate::None => "none",
             },
-            client_certificates: config.tls.client_ca_file.is_set(),
+            client_certificates: asks_clients,
         }
     }
 }
@@ -131,11 +152,33 @@ impl Listener {
 impl CertificateStatus {
     fn of(certificate: &Certificate, now: SystemTime) -> Self {
         Self {
-            role: certificate.role.as_str(),
-            subject: certificate.subject.clone(),
-            not_before: time(certificate.not_before),
-            not_after: time(certificate.not_after),
-            days_left: certificate.days_left(now),
+            role: certificate.role.name(),
+            subject: certificate.subject.to_string(),
+            not_before: moment(certificate.not_before),
+            not_after: moment(certificate.not_after),
+            days_left: days_left(certificate, now),
+        }
+    }
+}
+
+impl ReloadStatus {
+    fn of(reloads: &Reloads) -> Self {
+        let last = reloads.last().map(|last| {
+            let (reason, waiting) = match &last.outcome {
+                Outcome::Applied(waiting) => (None, waiting.clone()),
+                Outcome::Refused(reason) => (Some(reason.clone()), Vec::new()),
+            };
+            LastReload {
+                at: time(last.at),
+                outcome: last.outcome.name(),
+                reason,
+                waiting,
+            }
+        });
+        Self {
+            applied: reloads.applied(),
+            refused: reloads.refused(),
+            last,
         }
     }
 }
@@ -148,6 +191,13 @@ fn endpoints(look: &Look) -> Vec<EndpointStatus> {
         reason: probed.outcome.reason(),
     };
     look.upstream.iter().map(of).collect()
+}
+
+/// Seconds since the Unix epoch, as [`time`] writes them.
+fn moment(seconds: i64) -> String {
+    let since = u64::try_from(seconds).ok().map(Duration::from_secs);
+    let moment = since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
+    moment.map_or_else(|| "out of range".to_owned(), time)
 }
 
 /// A time as RFC 3339 writes it.

@@ -1,7 +1,5 @@
 //! What clients of a real listener see.
 
-use std::sync::Mutex;
-
 use bytes::Bytes;
 use http::Version;
 use http_body_util::{BodyExt, Empty, Full};
@@ -9,8 +7,8 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
-    sync::{Notify, oneshot},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::Notify,
     task::JoinHandle,
 };
 
@@ -42,7 +40,7 @@ struct Running {
     address: SocketAddr,
     certificate: Option<String>,
     handler: Arc<Echo>,
-    stop: Mutex<Option<oneshot::Sender<()>>>,
+    drain: Drain,
     served: JoinHandle<()>,
 }
 
@@ -53,26 +51,22 @@ impl Running {
             ..config
         };
         let server = Server::bind(&config, limits).unwrap();
-        let (stop, stopped) = oneshot::channel();
+        let drain = Drain::new();
         let handler = Arc::new(Echo::default());
         let address = server.local_addr();
-        let certificate = server.certificate_pem().map(str::to_owned);
-        let shutdown = async move {
-            let _ = stopped.await;
-        };
-        let served = tokio::spawn(server.serve(Arc::clone(&handler), shutdown));
+        let certificate = server.tls().self_signed_pem();
+        let served = tokio::spawn(server.serve(Arc::clone(&handler), drain.clone()));
         Self {
             address,
             certificate,
             handler,
-            stop: Mutex::new(Some(stop)),
+            drain,
             served,
         }
     }
 
     fn stop(&self) {
-        let stop = self.stop.lock().unwrap().take().unwrap();
-        stop.send(()).unwrap();
+        self.drain.begin();
     }
 
     async fn tcp(&self) -> TcpStream {
@@ -193,7 +187,6 @@ async fn stalled_handshake_is_cut() {
 
 #[tokio::test]
 async fn connection_without_a_request_is_cut() {
-    use tokio::io::AsyncWriteExt;
     let limits = Limits {
         header_timeout: Duration::from_millis(50),
         ..Limits::default()
@@ -223,6 +216,32 @@ async fn connections_over_the_limit_wait() {
     within(server.handler.arrived.notified()).await;
     server.handler.release.notify_one();
     within(second).await.unwrap().unwrap();
+}
+
+/// Sends a request whose body is only sent once its answer has come, as it may before the body is read.
+async fn is_answered_early(mut io: impl AsyncRead + AsyncWrite + Unpin) {
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n",
+        1 << 20
+    );
+    io.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    io.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.ends_with(b"HTTP/1.1"), "{}", answer.escape_ascii());
+    // The client's half is still open: nothing it sends is met by a reset.
+    for _ in 0..16 {
+        io.write_all(&[b' '; 1 << 16]).await.unwrap();
+        io.flush().await.unwrap();
+    }
+    io.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_before_the_body_is_read_is_not_lost() {
+    let server = Running::start(plaintext(), &Limits::default());
+    within(is_answered_early(server.tcp().await)).await;
+    let server = Running::start(self_signed(), &Limits::default());
+    within(is_answered_early(server.tls(b"http/1.1").await)).await;
 }
 
 #[tokio::test]

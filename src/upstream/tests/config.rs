@@ -1,6 +1,7 @@
 //! What is refused in the `[upstream]` section.
 
 use super::*;
+use crate::upstream::endpoint::Endpoint;
 
 #[test]
 fn every_mistake_is_reported_and_no_secret_is_shown() {

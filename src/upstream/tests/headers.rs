@@ -90,6 +90,8 @@ async fn basin_goes_into_the_host_name_where_the_endpoint_says_so() {
     headers.insert("s2-basin", HeaderValue::from_static("test-basin"));
     let name = basin();
     let to = upstream
+        .0
+        .load()
         .prepare(Target::Basin(&name), &mut headers)
         .unwrap();
     assert_eq!(to.authority, "test-basin.b.example:8443");

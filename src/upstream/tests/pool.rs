@@ -95,8 +95,11 @@ async fn http1_over_tls_reuses_its_connection() {
             .unwrap();
         let body = response.collect().await.unwrap().to_bytes();
         assert_eq!(body, address.to_string());
-        let destination = upstream.0.account.destination(None).unwrap();
-        let host = upstream.0.pool.host(&destination).unwrap();
+        let inner = upstream.0.load();
+        let destination = inner
+            .prepare(Target::Account, &mut http::HeaderMap::new())
+            .unwrap();
+        let host = inner.pool.host(&destination).unwrap();
         within(async {
             while !host.has_idle_http1() {
                 tokio::task::yield_now().await;

@@ -72,8 +72,18 @@ fn random_operations_answer_as_in_s2() {
             ran.map_err(TestCaseError::fail)
         });
         if let Err(TestError::Fail(why, ops)) = ran {
-            keep(&ops);
-            panic!("{why}\n\nSTREAMSEAL_DIFFERENTIAL_SEED={seed}, in {REGRESSIONS} now:\n{ops:#?}");
+            let again = run::play(&ops, &mut Tally::default());
+            let again = match again {
+                Err(_) => {
+                    keep(&ops);
+                    format!("fails again, and is in {REGRESSIONS} now")
+                }
+                Ok(()) => "does not fail again, so it depends on time".to_owned(),
+            };
+            fail(
+                &ops,
+                &format!("{why}\nSTREAMSEAL_DIFFERENTIAL_SEED={seed}, {again}"),
+            );
         }
     }
     let tally = tally.into_inner();
@@ -88,9 +98,15 @@ fn what_once_failed_answers_as_in_s2() {
     for line in kept.lines() {
         let ops: Vec<Op> = serde_json::from_str(line).unwrap();
         if let Err(why) = run::play(&ops, &mut Tally::default()) {
-            panic!("{why}\n\n{ops:#?}");
+            fail(&ops, &why);
         }
     }
+}
+
+/// Shows the sequence, and why it failed last: where there is only room for some lines, it is for these.
+fn fail(ops: &[Op], why: &str) -> ! {
+    let ops: Vec<String> = ops.iter().map(Op::line).collect();
+    panic!("{}\n\n{why}", ops.join("\n"));
 }
 
 /// Adds a sequence to those that are played first.

@@ -22,6 +22,11 @@ pub struct Op {
 }
 
 impl Op {
+    /// All of it on one line: a failing run shows its last lines only.
+    pub fn line(&self) -> String {
+        serde_json::to_string(self).unwrap()
+    }
+
     /// Whether a browser asks what a page may do.
     pub fn is_preflight(&self) -> bool {
         matches!(&self.call, Call::Odd(odd) if odd.method == "OPTIONS")

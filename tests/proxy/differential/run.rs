@@ -61,7 +61,7 @@ pub fn play(ops: &[Op], tally: &mut Tally) -> Result<(), String> {
                     None => "a panic without words".to_owned(),
                 },
             };
-            return Err(format!("operation {at}: {op:#?}\n{why}"));
+            return Err(format!("operation {at}: {}\n{why}", op.line()));
         }
         Ok(())
     })
@@ -73,7 +73,7 @@ impl World {
             let reply = self.ours.reply(op, self.ask(op)).await?;
             let ours = Seen::of(op, &reply.answer);
             if !intended.is_refused(op, &ours) {
-                return Err(format!("not refused for {intended:?}, but: {ours:#?}"));
+                return Err(format!("not refused for {intended:?}, but: {ours:?}"));
             }
             tally.note(op, &ours, Some(intended));
             return Ok(());
@@ -88,7 +88,7 @@ impl World {
             // What conflicted may have happened all the same: then the second attempt finds nothing.
             let gone = [&ours, &native].map(|reply| [202, 404].contains(&reply.answer.status));
             if gone != [true, true] {
-                return Err(format!("ours: {ours:#?}\nnative: {native:#?}"));
+                return Err(format!("ours: {ours:?}\nnative: {native:?}"));
             }
             tally.skipped += 1;
             self.deleted(op).await;
@@ -101,10 +101,8 @@ impl World {
         {
             intended = Intended::between(self, op, &ours, &native);
             if intended.is_none() {
-                return Err(format!(
-                    "{:#?}\nours: {ours:#?}\nnative: {native:#?}",
-                    self.ask(op)
-                ));
+                let ask = self.ask(op);
+                return Err(format!("{ask:?}\nours: {ours:?}\nnative: {native:?}"));
             }
         }
         if self.level_cipher(op, &native).await {

@@ -5,10 +5,7 @@ use super::{
     ops::{BASINS, Call, Place},
     world::World,
 };
-use crate::harness::{Ask, Client, KEY, until};
-
-/// A basin that is only there to make `s2-lite` look for work.
-pub const ANOTHER_BASIN: &str = "another-basin";
+use crate::harness::{Ask, Client, KEY, nudge, until};
 
 impl World {
     /// Waits until what was deleted is gone on both sides.
@@ -54,13 +51,5 @@ impl World {
             .await;
         };
         tokio::join!(trimmed(&self.ours.direct), trimmed(&self.native.direct));
-    }
-}
-
-/// `s2-lite` looks for what to purge when something is deleted, at times too early: so something else is.
-async fn nudge(client: &Client) {
-    for method in ["PUT", "DELETE"] {
-        let other = Ask::new(method, "/v1/streams/another");
-        client.ask(other.basin(ANOTHER_BASIN)).await;
     }
 }

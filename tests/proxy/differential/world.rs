@@ -11,7 +11,7 @@ use super::{
     compare::Seen,
     ops::{Append, BASINS, BasinConfig, Call, Field, Key, Op, Place, STREAMS, What},
 };
-use crate::harness::{Answer, Ask, Client, DEADLINE, KEY, Lite, Stack};
+use crate::harness::{Answer, Ask, Client, DEADLINE, KEY, Lite, Stack, nudge};
 
 /// streamseal over plain storage, and S2 with its own encryption.
 pub struct World {
@@ -61,9 +61,7 @@ impl World {
             direct: Client::plain(lite.address).await,
         };
         for side in [&ours, &native] {
-            let basin = json!({ "basin": super::settle::ANOTHER_BASIN });
-            let made = side.direct.ask(Ask::post("/v1/basins").json(&basin)).await;
-            assert_eq!(made.status, 201);
+            nudge(&side.direct).await;
         }
         Self {
             ours,

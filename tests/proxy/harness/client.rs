@@ -12,7 +12,10 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::TlsConnector;
 
 use super::BASIN;
@@ -21,7 +24,7 @@ use super::BASIN;
 pub type AnyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 /// One connection.
-pub struct Client(Sender, std::net::TcpStream);
+pub struct Client(Sender, Option<std::net::TcpStream>);
 
 enum Sender {
     H1(tokio::sync::Mutex<http1::SendRequest<AnyBody>>),
@@ -162,14 +165,24 @@ impl Client {
                     .await
                     .unwrap();
                 tokio::spawn(connection);
-                Self(Sender::H2(sender), socket)
+                Self(Sender::H2(sender), Some(socket))
             }
             _ => {
                 let (sender, connection) = http1::handshake(io).await.unwrap();
                 tokio::spawn(connection);
-                Self(Sender::H1(sender.into()), socket)
+                Self(Sender::H1(sender.into()), Some(socket))
             }
         }
+    }
+
+    /// Speaks HTTP/2 over what is connected already.
+    pub async fn over<I>(io: I) -> hyper::Result<Self>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await?;
+        tokio::spawn(connection);
+        Ok(Self(Sender::H2(sender), None))
     }
 
     /// Connects without TLS, by HTTP/2 prior knowledge.
@@ -179,7 +192,7 @@ impl Client {
             .await
             .unwrap();
         tokio::spawn(connection);
-        Self(Sender::H2(sender), socket)
+        Self(Sender::H2(sender), Some(socket))
     }
 
     /// Connects without TLS, by HTTP/1.1.
@@ -187,12 +200,13 @@ impl Client {
         let (io, socket) = dial(address).await;
         let (sender, connection) = http1::handshake(TokioIo::new(io)).await.unwrap();
         tokio::spawn(connection);
-        Self(Sender::H1(sender.into()), socket)
+        Self(Sender::H1(sender.into()), Some(socket))
     }
 
     /// Closes the connection under everything that still uses it, as when the process dies.
     pub fn vanish(&self) {
-        self.1.shutdown(std::net::Shutdown::Both).unwrap();
+        let socket = self.1.as_ref().expect("a socket of its own");
+        socket.shutdown(std::net::Shutdown::Both).unwrap();
     }
 
     /// Sends one request and reads the whole answer.

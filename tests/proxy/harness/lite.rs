@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Version};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, service::Service as _};
@@ -196,7 +196,12 @@ impl ByHand {
         let played = self.plays.lock().unwrap().remove(request.uri().path());
         let record = Arc::new(Mutex::new(noted));
         self.seen.lock().unwrap().push(Arc::clone(&record));
-        let request = request.map(|inner| Recorded { inner, record });
+        let http1 = request.version() < Version::HTTP_2;
+        let request = request.map(|inner| Recorded {
+            inner: Some(inner),
+            record,
+            http1,
+        });
         let Some(answer) = lie.or_else(|| played.map(in_frames)) else {
             return Err(Box::new(request));
         };
@@ -271,15 +276,27 @@ fn in_frames(body: AnyBody) -> Response<AnyBody> {
 
 /// A body that is written down as it is read.
 struct Recorded {
-    inner: Incoming,
+    /// Until it is dropped.
+    inner: Option<Incoming>,
     record: Arc<Mutex<Seen>>,
+    http1: bool,
 }
 
 impl Drop for Recorded {
     fn drop(&mut self) {
         let mut record = self.record.lock().unwrap();
         record.end.get_or_insert(BodyEnd::Broken);
+        // An HTTP/1.1 connection with a body that nobody reads is reset, and the answer may go with it.
+        if let (true, Some(unread)) = (self.http1, self.inner.take())
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(read_on(unread));
+        }
     }
+}
+
+async fn read_on(mut unread: Incoming) {
+    while let Some(Ok(_)) = unread.frame().await {}
 }
 
 impl Body for Recorded {
@@ -290,7 +307,8 @@ impl Body for Recorded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let inner = self.inner.as_mut().unwrap();
+        let polled = Pin::new(inner).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
@@ -305,10 +323,10 @@ impl Body for Recorded {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().unwrap().is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().unwrap().size_hint()
     }
 }

@@ -1,5 +1,6 @@
 //! A whole deployment in one process: client, TLS, streamseal, recording tap, plain `s2-lite`.
 
+mod authority;
 mod client;
 mod delivered;
 mod encoding;
@@ -25,6 +26,7 @@ use streamseal::{
     store, upstream,
 };
 
+pub use authority::{Authority, Issued, meet, presenting, roots};
 pub use client::{Answer, AnyBody, Ask, Client};
 pub use delivered::{Delivered, End, batch, delivered};
 pub use encoding::{Encoding, Packed, ack, append, input, json_input, metered, read, record};
@@ -41,7 +43,7 @@ pub use raw::{
 };
 pub use tap::{Tap, Way, contains};
 pub use traces::leaks;
-pub use twin::{Twin, delete, purged, shape};
+pub use twin::{Twin, delete, nudge, purged, shape};
 
 /// A basin name for tests.
 pub const BASIN: &str = "test-basin";
@@ -133,6 +135,23 @@ impl Stack {
         self.go().await.unwrap();
     }
 
+    /// Puts changes of the configuration in force while the proxy runs; says what waits for the next start,
+    /// or why nothing was changed.
+    pub fn reload(&mut self, change: impl FnOnce(&mut Config)) -> Result<Vec<String>, String> {
+        let mut wanted = self.config.clone();
+        change(&mut wanted);
+        let running = self.running.as_ref().unwrap();
+        let applied = running.reloader().apply(&wanted);
+        let waiting = applied.map_err(|failure| failure.to_string())?;
+        self.config = wanted;
+        Ok(waiting)
+    }
+
+    /// What became of the reloads.
+    pub fn reloads(&self) -> &server::Reloads {
+        self.running.as_ref().unwrap().reloader().reloads()
+    }
+
     /// Stops the proxy.
     pub async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
@@ -181,16 +200,7 @@ impl Stack {
 
     /// The real Rust SDK, over TLS to the proxy.
     pub fn sdk(&self) -> s2_sdk::S2 {
-        let endpoint = format!("https://localhost:{}", self.address.port());
-        let endpoints = s2_sdk::types::S2Endpoints::new(
-            s2_sdk::types::AccountEndpoint::new(&endpoint).unwrap(),
-            s2_sdk::types::BasinEndpoint::new(&endpoint).unwrap(),
-        )
-        .unwrap();
-        let config = s2_sdk::types::S2Config::new("ignored")
-            .with_endpoints(endpoints)
-            .with_insecure_skip_cert_verification(true);
-        s2_sdk::S2::new(config).unwrap()
+        s2_sdk::S2::new(sdk_config(self.address)).unwrap()
     }
 
     /// Creates [`BASIN`] with this cipher, and auto-creation on append and read.
@@ -216,6 +226,19 @@ fn admin_off() -> admin::Config {
         address: admin::OptionalAddress::NONE,
         ..Default::default()
     }
+}
+
+/// How the real Rust SDK gets to a proxy over TLS.
+pub fn sdk_config(proxy: SocketAddr) -> s2_sdk::types::S2Config {
+    let endpoint = format!("https://localhost:{}", proxy.port());
+    let endpoints = s2_sdk::types::S2Endpoints::new(
+        s2_sdk::types::AccountEndpoint::new(&endpoint).unwrap(),
+        s2_sdk::types::BasinEndpoint::new(&endpoint).unwrap(),
+    )
+    .unwrap();
+    s2_sdk::types::S2Config::new("ignored")
+        .with_endpoints(endpoints)
+        .with_insecure_skip_cert_verification(true)
 }
 
 /// The path of a stream's records.

@@ -8,9 +8,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::Client;
+use super::{Client, until};
 
 /// A running `streamseal serve`, which is killed when it is dropped.
 pub struct Program {
@@ -23,19 +24,24 @@ pub struct Program {
 impl Program {
     /// Starts it with everything in `dir`, and the log of this filter in `dir/log`.
     pub fn start(dir: &Path, upstream: SocketAddr, streams: &Value, filter: &str) -> Self {
+        Self::with(dir, upstream, &json!({ "streams": streams }), filter)
+    }
+
+    /// The same, with these sections of the configuration besides, or instead.
+    pub fn with(dir: &Path, upstream: SocketAddr, sections: &Value, filter: &str) -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let certificate = made.cert.pem();
         fs::write(dir.join("cert.pem"), &certificate).unwrap();
         fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
         let endpoint = format!("http://{upstream}");
         let tls = json!({ "cert_file": dir.join("cert.pem"), "key_file": dir.join("key.pem") });
-        let config = json!({
+        let mut config = json!({
             "listen": { "address": "127.0.0.1:0", "tls": tls },
             "admin": { "address": "" },
             "upstream": { "account_endpoint": endpoint, "basin_endpoint": endpoint },
             "store": { "path": dir.join("store.redb"), "create": true },
-            "streams": streams,
         });
+        merge(&mut config, sections);
         let text = toml::to_string(&config).unwrap();
         fs::write(dir.join("streamseal.toml"), text).unwrap();
         let mut program = Self {
@@ -87,6 +93,29 @@ impl Program {
         }
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.id()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    /// Waits until it has ended by itself, and returns its exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let (mut child, _) = self.running.take().expect("it is killed");
+        let mut code = None;
+        until("the program ends", async || {
+            code = child.try_wait().unwrap();
+            code.is_some()
+        })
+        .await;
+        code.unwrap().code()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.running.as_ref().expect("it is killed").1
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.running.as_ref().expect("it is killed").0.id()
@@ -114,6 +143,17 @@ impl Program {
             .parse()
             .unwrap();
         kib * 1024
+    }
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
     }
 }
 

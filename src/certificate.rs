@@ -1,0 +1,231 @@
+//! What certificates say of themselves: whose they are, and from when to when they are valid.
+
+use std::{
+    fmt::Write as _,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rustls_pki_types::CertificateDer;
+use x509_parser::{
+    certificate::X509Certificate,
+    extensions::GeneralName,
+    objects::{oid_registry, oid2abbrev},
+    prelude::FromDer as _,
+    x509::{AttributeTypeAndValue, X509Name},
+};
+
+/// Longest subject that is shown. RFC 5280 bounds its usual parts at 64 characters each; a certificate
+/// alone may have 64 KiB.
+const MAX_SUBJECT_CHARS: usize = 512;
+
+/// What a certificate of the configuration is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The listener's chain, which clients see.
+    Listener,
+    /// What client certificates must be issued by.
+    ClientCa,
+    /// What the upstream's certificate must be issued by.
+    UpstreamCa,
+    /// What the proxy presents to the upstream.
+    UpstreamClient,
+}
+
+impl Role {
+    /// Its name in logs, metrics and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::ClientCa => "client_ca",
+            Self::UpstreamCa => "upstream_ca",
+            Self::UpstreamClient => "upstream_client",
+        }
+    }
+}
+
+/// One certificate that is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// What it is for.
+    pub role: Role,
+    /// Whose it is; see [`subject`].
+    pub subject: Arc<str>,
+    /// Valid from, in seconds since the Unix epoch.
+    pub not_before: i64,
+    /// Valid until, in seconds since the Unix epoch.
+    pub not_after: i64,
+}
+
+impl Certificate {
+    /// What a certificate says of itself; `None` when it is not X.509.
+    pub fn read(role: Role, der: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(der).ok()?;
+        Some(Self {
+            role,
+            subject: name_of(&parsed),
+            not_before: parsed.validity().not_before.timestamp(),
+            not_after: parsed.validity().not_after.timestamp(),
+        })
+    }
+
+    /// Whether it is valid at this time. Nothing is said of who issued it.
+    pub fn is_valid_at(&self, time: SystemTime) -> bool {
+        let seconds = match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            Err(_) => i64::MIN,
+        };
+        (self.not_before..=self.not_after).contains(&seconds)
+    }
+}
+
+/// Whose certificate it is: its subject as `O=Example, CN=billing`, or its first alternative name where
+/// the subject is empty, or else its serial number. Safe to print. `None` when it is not X.509.
+pub fn subject(der: &CertificateDer<'_>) -> Option<Arc<str>> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    Some(name_of(&parsed))
+}
+
+fn name_of(certificate: &X509Certificate<'_>) -> Arc<str> {
+    let subject = distinguished(certificate.subject());
+    if !subject.is_empty() {
+        return shortened(&subject);
+    }
+    let alternatives = certificate.subject_alternative_name().ok().flatten();
+    let name =
+        alternatives.and_then(|names| names.value.general_names.iter().find_map(alternative));
+    match name {
+        Some(name) => shortened(&name),
+        None => shortened(&format!("serial {}", certificate.raw_serial_as_string())),
+    }
+}
+
+fn alternative(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::URI(uri) => Some(format!("URI:{}", escaped(uri))),
+        GeneralName::DNSName(name) => Some(format!("DNS:{}", escaped(name))),
+        GeneralName::RFC822Name(name) => Some(format!("email:{}", escaped(name))),
+        _ => None,
+    }
+}
+
+/// A name in the order of the certificate. Separators within a value are escaped, so that no value can
+/// pass for two.
+fn distinguished(name: &X509Name<'_>) -> String {
+    let part = |part: &AttributeTypeAndValue<'_>| {
+        let kind = oid2abbrev(part.attr_type(), oid_registry());
+        let kind = kind.map_or_else(|_| part.attr_type().to_id_string(), str::to_owned);
+        let value = part.as_str().map_or_else(|_| hex(part.as_slice()), escaped);
+        format!("{kind}={value}")
+    };
+    let parts = |parts: Vec<String>| parts.join("+");
+    let parts = name
+        .iter_rdn()
+        .map(|rdn| parts(rdn.iter().map(part).collect()));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for character in value.chars() {
+        match character {
+            ',' | '+' | '\\' | '"' | '=' => text.extend(['\\', character]),
+            _ if character.is_control() => text.extend(character.escape_unicode()),
+            _ => text.push(character),
+        }
+    }
+    text
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold("#".to_owned(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn shortened(text: &str) -> Arc<str> {
+    match text.char_indices().nth(MAX_SUBJECT_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType, date_time_ymd};
+
+    use super::*;
+
+    fn made(change: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().der().clone()
+    }
+
+    #[test]
+    fn subject_is_shown_in_order_and_cannot_pretend() {
+        let der = made(|params| {
+            let name = &mut params.distinguished_name;
+            name.push(DnType::OrganizationName, "Example");
+            name.push(DnType::CommonName, "billing, CN=root\n");
+        });
+        let shown = subject(&der).unwrap();
+        assert_eq!(&*shown, r"O=Example, CN=billing\, CN\=root\u{a}");
+    }
+
+    #[test]
+    fn certificate_without_a_subject_goes_by_another_name() {
+        let der = made(|params| {
+            let uri = "spiffe://example.org/billing".try_into().unwrap();
+            params.subject_alt_names = vec![SanType::URI(uri)];
+        });
+        assert_eq!(&*subject(&der).unwrap(), "URI:spiffe://example.org/billing");
+        assert!(subject(&made(|_| {})).unwrap().starts_with("serial "));
+    }
+
+    #[test]
+    fn long_subjects_are_cut() {
+        let der = made(|params| {
+            let name = &mut params.distinguished_name;
+            name.push(DnType::CommonName, "ä".repeat(5000));
+        });
+        assert_eq!(
+            subject(&der).unwrap().chars().count(),
+            MAX_SUBJECT_CHARS + 1
+        );
+    }
+
+    #[test]
+    fn validity_is_in_unix_seconds() {
+        let der = made(|params| {
+            params.not_before = date_time_ymd(2001, 9, 9);
+            params.not_after = date_time_ymd(2033, 5, 18);
+        });
+        let read = Certificate::read(Role::Listener, &der).unwrap();
+        assert_eq!(
+            (read.not_before, read.not_after),
+            (999_993_600, 1_999_987_200)
+        );
+        let at = |seconds| UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        for (seconds, valid) in [
+            (999_993_599, false),
+            (1_500_000_000, true),
+            (2_000_000_000, false),
+        ] {
+            assert_eq!(read.is_valid_at(at(seconds)), valid, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_no_certificate() {
+        for bytes in [&b""[..], b"\x30\x03\x02\x01\x01", &[0xff; 64]] {
+            let der = CertificateDer::from(bytes);
+            assert_eq!(subject(&der), None);
+            assert_eq!(Certificate::read(Role::ClientCa, &der), None);
+        }
+    }
+}

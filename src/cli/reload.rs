@@ -1,0 +1,336 @@
+//! A new configuration for a proxy that runs: read and checked as a whole, then put in force as a whole.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use toml::Value;
+
+use super::{Failure, checked, serve, watch::Watch};
+use crate::{
+    certificate::{Certificate, Role},
+    config::Config,
+    proxy::{Proxy, rules::Rules},
+    server::{self, LiveTls, Outcome, Reloads},
+    upstream::{self, Upstream},
+};
+
+/// Puts configurations in force while the proxy runs, one after the other.
+pub struct Reloader {
+    /// The configuration in force.
+    running: Mutex<Config>,
+    parts: Live,
+    reloads: Arc<Reloads>,
+}
+
+/// The parts of a running proxy that can be replaced.
+pub(super) struct Live {
+    /// Where the listener is.
+    pub(super) address: SocketAddr,
+    pub(super) tls: LiveTls,
+    pub(super) upstream: Upstream,
+    pub(super) proxy: Arc<Proxy>,
+}
+
+/// Their replacements: nothing can fail any more.
+struct Renewed {
+    tls: server::Renewed,
+    upstream: upstream::Renewed,
+    rules: Rules,
+}
+
+impl Reloader {
+    pub(super) fn new(config: &Config, parts: Live) -> Self {
+        let reloads = Arc::new(Reloads::new(parts.certificates()));
+        Self {
+            running: Mutex::new(config.clone()),
+            parts,
+            reloads,
+        }
+    }
+
+    /// What became of the reloads, and the certificates in use.
+    pub fn reloads(&self) -> &Arc<Reloads> {
+        &self.reloads
+    }
+
+    /// Puts what it can of `wanted` in force and returns the keys that have to wait for the next start. The
+    /// files that it names are read again, whether or not their paths changed. May block on them.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with `wanted`, or with what it would come to here. Nothing has changed then.
+    pub fn apply(&self, wanted: &Config) -> Result<Vec<String>, Failure> {
+        self.count(self.replace(wanted))
+    }
+
+    /// The same with what the file says; `read` hears of the configuration before the files that it names
+    /// are read.
+    fn apply_file(&self, path: &Path, read: impl FnOnce(&Config)) -> Result<Vec<String>, Failure> {
+        let loaded = Config::load(Some(path)).map_err(Failure::from);
+        self.count(loaded.and_then(|wanted| {
+            read(&wanted);
+            self.replace(&wanted)
+        }))
+    }
+
+    fn replace(&self, wanted: &Config) -> Result<Vec<String>, Failure> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        checked(wanted)?;
+        let effective = effective(&running, wanted);
+        let waiting = differences(&effective, wanted)?;
+        if !waiting.is_empty() {
+            // What is checked must be what comes in force: half of a change may be what makes it sound.
+            checked(&effective).map_err(|failure| as_is(&failure, &waiting))?;
+        }
+        let renewed = self.parts.renew(&effective)?;
+        let has_file_keys = renewed.rules.has_file_keys();
+        self.parts.replace(renewed);
+        if has_file_keys {
+            serve::warn_if_open(&effective, self.parts.address, &self.parts.upstream);
+        }
+        *running = effective;
+        Ok(waiting)
+    }
+
+    fn count(&self, applied: Result<Vec<String>, Failure>) -> Result<Vec<String>, Failure> {
+        match &applied {
+            Ok(waiting) => {
+                let certificates = self.parts.certificates();
+                let outcome = Outcome::Applied(waiting.clone());
+                self.reloads.ended(outcome, Some(certificates));
+            }
+            Err(failure) => {
+                let outcome = Outcome::Refused(failure.to_string());
+                self.reloads.ended(outcome, None);
+            }
+        }
+        applied
+    }
+}
+
+impl Live {
+    fn renew(&self, config: &Config) -> Result<Renewed, Failure> {
+        let rules = Rules::compile(&config.basins, &config.streams)
+            .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
+        let tls = self.tls.renew(&config.listen);
+        let upstream = self.upstream.renew(&config.upstream);
+        Ok(Renewed {
+            tls: tls.map_err(|error| Failure::Config(error.to_string()))?,
+            upstream: upstream.map_err(|error| Failure::Config(error.to_string()))?,
+            rules,
+        })
+    }
+
+    /// Who may come in changes before what they may reach.
+    fn replace(&self, renewed: Renewed) {
+        self.tls.replace(renewed.tls);
+        self.proxy.replace_rules(renewed.rules);
+        self.upstream.replace(renewed.upstream);
+    }
+
+    /// The certificates in use. Those that prove who the proxy is had better be valid.
+    fn certificates(&self) -> Vec<Certificate> {
+        let mut certificates = self.tls.certificates();
+        certificates.extend(self.upstream.certificates());
+        let now = SystemTime::now();
+        for certificate in &certificates {
+            let is_own = matches!(certificate.role, Role::Listener | Role::UpstreamClient);
+            if is_own && !certificate.is_valid_at(now) {
+                tracing::warn!(
+                    certificate = certificate.role.name(),
+                    subject = %certificate.subject,
+                    "certificate is not valid now"
+                );
+            }
+        }
+        certificates
+    }
+}
+
+/// Reloads whenever `hangup` says so or a file changes, forever. What went wrong is in the log.
+pub(super) async fn whenever(
+    reloader: Arc<Reloader>,
+    path: impl AsRef<Path>,
+    mut hangup: tokio::signal::unix::Signal,
+) {
+    let path: Arc<Path> = path.as_ref().into();
+    let config = {
+        let running = reloader.running.lock();
+        running.unwrap_or_else(PoisonError::into_inner).clone()
+    };
+    let mut watch = Watch::new(&path, &config).await;
+    loop {
+        let why = tokio::select! {
+            _ = hangup.recv() => "SIGHUP",
+            () = watch.changed() => "a file changed",
+        };
+        tracing::info!("reloading the configuration: {why}");
+        watch.look().await;
+        let (reloader, path) = (Arc::clone(&reloader), Arc::clone(&path));
+        let reload = tokio::task::spawn_blocking(move || {
+            let applied = reloader.apply_file(&path, |wanted| watch.follow(wanted));
+            (watch, applied)
+        });
+        let applied = match reload.await {
+            Ok((back, applied)) => {
+                watch = back;
+                applied
+            }
+            Err(error) => {
+                tracing::error!(%error, "reloading broke down: there will be no more before a restart");
+                return;
+            }
+        };
+        report(&applied);
+    }
+}
+
+fn report(applied: &Result<Vec<String>, Failure>) {
+    match applied {
+        Ok(waiting) if waiting.is_empty() => tracing::info!("configuration reloaded"),
+        Ok(waiting) => tracing::warn!(
+            "configuration reloaded, but these keys take effect at the next start: {}",
+            waiting.join(", ")
+        ),
+        Err(failure) => {
+            tracing::error!("configuration refused, the one before stays in force: {failure}")
+        }
+    }
+}
+
+/// What comes in force of `wanted` on a proxy that runs with `running`: certificates, the access token, and
+/// the rules. Who decides who comes in (`listen.authenticate`) is not among them: connections that are open
+/// came in under the old rule.
+fn effective(running: &Config, wanted: &Config) -> Config {
+    let mut effective = running.clone();
+    if running.listen.plaintext == wanted.listen.plaintext {
+        effective.listen.tls = wanted.listen.tls.clone();
+    }
+    effective.upstream.tls = wanted.upstream.tls.clone();
+    effective.upstream.access_token_file = wanted.upstream.access_token_file.clone();
+    effective.basins = wanted.basins.clone();
+    effective.streams = wanted.streams.clone();
+    effective
+}
+
+/// The keys whose values differ.
+fn differences(one: &Config, other: &Config) -> Result<Vec<String>, Failure> {
+    let table = |config: &Config| {
+        Value::try_from(config).map_err(|error| Failure::Config(error.to_string()))
+    };
+    let (one, other) = (table(one)?, table(other)?);
+    let mut keys = Vec::new();
+    collect_differences("", Some(&one), Some(&other), &mut keys);
+    Ok(keys)
+}
+
+fn collect_differences(
+    key: &str,
+    one: Option<&Value>,
+    other: Option<&Value>,
+    keys: &mut Vec<String>,
+) {
+    match (one, other) {
+        (Some(Value::Table(one)), Some(Value::Table(other))) => {
+            let names = one
+                .keys()
+                .chain(other.keys().filter(|name| !one.contains_key(*name)));
+            for name in names {
+                let inner = match key {
+                    "" => name.clone(),
+                    key => format!("{key}.{name}"),
+                };
+                collect_differences(&inner, one.get(name), other.get(name), keys);
+            }
+        }
+        (one, other) if one != other => keys.push(key.to_owned()),
+        _ => {}
+    }
+}
+
+fn as_is(failure: &Failure, waiting: &[String]) -> Failure {
+    Failure::Config(format!(
+        "it needs a restart: {} cannot change while the proxy runs, and without that {failure}",
+        waiting.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Config {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(Some(&path)).unwrap()
+    }
+
+    #[test]
+    fn only_certificates_token_and_rules_change_while_it_runs() {
+        let running = parsed("[listen.tls]\nself_signed = true\n");
+        let wanted = parsed(
+            "[listen]\naddress = \"127.0.0.1:1\"\nauthenticate = \"none\"\n\
+             [listen.tls]\ncert_file = \"c\"\nkey_file = \"k\"\nclient_ca_file = \"ca\"\n\
+             [upstream]\naccount_endpoint = \"http://other\"\naccess_token_file = \"t\"\n\
+             [upstream.tls]\nca_file = \"uca\"\n\
+             [store]\nunknown_streams = \"plain\"\n[keys]\ncheck = \"off\"\n[limits]\ndrain_timeout = \"1s\"\n\
+             [[basins]]\nmatch = \"b\"\n[[streams]]\nmatch = \"b/s\"\ncipher = \"none\"\n",
+        );
+        let effective = effective(&running, &wanted);
+        let expected = Config {
+            listen: server::Config {
+                tls: wanted.listen.tls.clone(),
+                ..running.listen.clone()
+            },
+            upstream: upstream::Config {
+                account_endpoint: running.upstream.account_endpoint.clone(),
+                ..wanted.upstream.clone()
+            },
+            basins: wanted.basins.clone(),
+            streams: wanted.streams.clone(),
+            ..running
+        };
+        assert_eq!(effective, expected);
+        let mut waiting = differences(&effective, &wanted).unwrap();
+        waiting.sort();
+        let keys = [
+            "keys.check",
+            "limits.drain_timeout",
+            "listen.address",
+            "listen.authenticate",
+            "store.unknown_streams",
+            "upstream.account_endpoint",
+        ];
+        assert_eq!(waiting, keys);
+    }
+
+    #[test]
+    fn a_listener_keeps_its_tls_when_the_next_one_has_none() {
+        let running = parsed("[listen.tls]\nself_signed = true\nclient_ca_file = \"ca\"\n");
+        let wanted = parsed("[listen]\nplaintext = true\n");
+        assert_eq!(effective(&running, &wanted), running);
+        let waiting = differences(&running, &wanted).unwrap();
+        assert!(
+            waiting.contains(&"listen.plaintext".to_owned()),
+            "{waiting:?}"
+        );
+        assert!(
+            waiting.contains(&"listen.tls.client_ca_file".to_owned()),
+            "{waiting:?}"
+        );
+    }
+
+    #[test]
+    fn nothing_waits_when_nothing_else_changed() {
+        let running = parsed("[listen.tls]\nself_signed = true\n");
+        assert_eq!(
+            differences(&running, &running).unwrap(),
+            Vec::<String>::new()
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! What a reload replaces: the access token, and the certificates with the connections made with them.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::{
+    Config, ConfigError, Error, Target, Upstream,
+    endpoint::{Destination, Endpoint},
+    headers,
+    pool::Pool,
+    tls::Tls,
+};
+use crate::certificate::Certificate;
+
+/// Everything that the section says, with the files that it names.
+pub(super) struct Inner {
+    pub(super) account: Endpoint,
+    pub(super) basin: Endpoint,
+    authorization: Option<HeaderValue>,
+    tls: Arc<Tls>,
+    pub(super) pool: Arc<Pool>,
+}
+
+/// What [`Upstream::replace`] puts in force: everything is read and checked.
+pub struct Renewed(Inner);
+
+impl Upstream {
+    /// Reads everything again, for [`Upstream::replace`]. Nothing changes yet.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in the section and every file that cannot be used.
+    pub fn renew(&self, config: &Config) -> Result<Renewed, ConfigError> {
+        let mut inner = Inner::load(config)?;
+        let before = self.0.load();
+        if inner.tls.is_same(&before.tls) {
+            inner.tls = Arc::clone(&before.tls);
+            inner.pool = Arc::clone(&before.pool);
+        }
+        Ok(Renewed(inner))
+    }
+
+    /// From now on, requests go out with this token and on connections with these certificates. Those
+    /// that are running end where they are; a connection with other certificates closes after its last.
+    pub fn replace(&self, renewed: Renewed) {
+        self.0.store(Arc::new(renewed.0));
+    }
+
+    /// The certificates that the configuration names for the upstream.
+    pub fn certificates(&self) -> Vec<Certificate> {
+        self.0.load().tls.certificates().collect()
+    }
+}
+
+impl Inner {
+    pub(super) fn load(config: &Config) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let account = endpoint("account_endpoint", &config.account_endpoint, &mut problems);
+        let basin = endpoint("basin_endpoint", &config.basin_endpoint, &mut problems);
+        if account.as_ref().is_some_and(Endpoint::names_basin) {
+            problems.push("upstream.account_endpoint: must not name {basin}".to_owned());
+        }
+        let authorization = config
+            .authorization()
+            .unwrap_or_else(|problem| add(&mut problems, problem));
+        let is_tls = [&account, &basin]
+            .into_iter()
+            .flatten()
+            .any(Endpoint::is_tls);
+        let tls = Tls::load(&config.tls, is_tls);
+        let tls = tls.map_err(|wrong| problems.extend(wrong)).ok();
+        match (account, basin, tls) {
+            (Some(account), Some(basin), Some(tls)) if problems.is_empty() => Ok(Self {
+                account,
+                basin,
+                authorization,
+                pool: Arc::new(Pool::new(tls.connector.clone())),
+                tls: Arc::new(tls),
+            }),
+            _ => Err(ConfigError { problems }),
+        }
+    }
+
+    pub(super) fn prepare(
+        &self,
+        target: Target<'_>,
+        headers: &mut http::HeaderMap,
+    ) -> Result<Destination, Error> {
+        let (endpoint, basin) = match target {
+            Target::Account => (&self.account, None),
+            Target::Basin(basin) => (&self.basin, Some(basin)),
+        };
+        let in_header = basin.filter(|_| !endpoint.names_basin());
+        headers::clean_request(headers, in_header, self.authorization.as_ref());
+        endpoint.destination(basin)
+    }
+}
+
+fn endpoint(key: &str, text: &str, problems: &mut Vec<String>) -> Option<Endpoint> {
+    Endpoint::parse(text)
+        .map_err(|wrong| problems.push(format!("upstream.{key}: {wrong}")))
+        .ok()
+}
+
+fn add<T: Default>(problems: &mut Vec<String>, problem: String) -> T {
+    problems.push(problem);
+    T::default()
+}
