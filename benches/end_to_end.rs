@@ -465,6 +465,10 @@ async fn run_proxy(upstream: String) -> Result<()> {
             },
             ..server::Config::default()
         },
+        admin: server::admin::Config {
+            address: server::admin::OptionalAddress::NONE,
+            ..server::admin::Config::default()
+        },
         upstream: upstream::Config {
             account_endpoint: endpoint.clone(),
             basin_endpoint: endpoint,

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     keys,
     proxy::rules::{BasinRule, Rules, StreamRule},
-    server::{self, Authenticate},
+    server::{self, Authenticate, admin},
     store,
     telemetry::{audit, traces},
     upstream,
@@ -35,6 +35,8 @@ const ENV_LEVEL: &str = "__";
 pub struct Config {
     /// Where clients connect, and who may.
     pub listen: server::Config,
+    /// Where health, metrics, the admin API and the status page are.
+    pub admin: admin::Config,
     /// Where the upstream store is and how to talk to it.
     pub upstream: upstream::Config,
     /// Where the proxy keeps which stream has which cipher.
@@ -122,6 +124,7 @@ impl Config {
     pub fn check(&self) -> Vec<String> {
         let mut problems = server::problems(&self.listen);
         problems.extend(self.limits.problems());
+        problems.extend(self.admin.problems());
         problems.extend(self.store.problems());
         problems.extend(self.audit.problems());
         problems.extend(self.traces.problems());

@@ -10,6 +10,10 @@
 )]
 #![allow(missing_docs, reason = "tests are read, not linked to")]
 
+#[path = "proxy/admin.rs"]
+mod admin;
+#[path = "proxy/admin_api.rs"]
+mod admin_api;
 #[path = "proxy/answers.rs"]
 mod answers;
 #[path = "proxy/audit.rs"]

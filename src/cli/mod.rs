@@ -65,7 +65,7 @@ enum Command {
     Keygen,
     /// Create the config store.
     Init(ConfigFile),
-    /// Export, import, rebuild or change the config store; the proxy must not run on it.
+    /// Export, import, rebuild or change the config store; with --admin also one that a proxy runs on.
     #[command(subcommand)]
     Store(store::Command),
     /// Run an S2 server in memory, the proxy in front of it, and a worked example.

@@ -17,12 +17,18 @@ use crate::{
     config::Config,
     drain::Drain,
     proxy::{Parts, Proxy, rules::Rules},
-    server::{self, Authenticate, Server},
-    store::{self, Embedded, Measured},
+    server::{
+        self, Authenticate, Server,
+        admin::{self, AdminServer, Readiness},
+    },
+    store::{self, Embedded, Measured, Store},
     telemetry::{audit::Audit, label::Operation, metrics::Metrics, sinks::Sinks, traces::Traces},
     upstream::{self, Upstream},
     wire::record::Fit,
 };
+
+/// Streams that metrics name at most, with `admin.stream_metrics`: about 10 MB of text for each scrape.
+const MAX_STREAM_SERIES: usize = 10_000;
 
 /// A running proxy. Dropping it without [`Running::stop`] leaves it running.
 pub struct Running {
@@ -32,6 +38,14 @@ pub struct Running {
     certificate: Option<String>,
     reloader: Arc<Reloader>,
     drain: Drain,
+    server: JoinHandle<()>,
+    admin: Option<RunningAdmin>,
+}
+
+/// The admin listener, which outlives the data listener for a moment to say that it stops.
+struct RunningAdmin {
+    address: SocketAddr,
+    stop: Drain,
     server: JoinHandle<()>,
 }
 
@@ -50,10 +64,9 @@ pub(super) async fn run(config: Config, path: &Path) -> Result<(), Failure> {
     let watch = Watch::new(path, &config).await;
     let running = start(&config).await?;
     let listening = format!("listening on {}", running.url(&config));
-    match config.audit.is_stdout() {
-        // Nothing but lines of the audit log go there then.
-        true => tracing::info!("{listening}"),
-        false => print(&format!("{listening}\n"))?,
+    announce(&config, &listening)?;
+    if let Some(address) = running.admin_addr() {
+        announce(&config, &format!("admin on http://{address}"))?;
     }
     notify::ready(&listening);
     notify::watchdog();
@@ -69,6 +82,15 @@ pub(super) async fn run(config: Config, path: &Path) -> Result<(), Failure> {
             "stopped at once by a second signal; running requests were cut".to_owned(),
         )),
     }
+}
+
+/// Says it on standard output, unless the audit log goes there: then nothing else does.
+fn announce(config: &Config, line: &str) -> Result<(), Failure> {
+    if config.audit.is_stdout() {
+        tracing::info!("{line}");
+        return Ok(());
+    }
+    print(&format!("{line}\n"))
 }
 
 /// The signals that ask for a stop.
@@ -101,19 +123,20 @@ impl Signals {
 pub async fn start(config: &Config) -> Result<Running, Failure> {
     let rules = Rules::compile(&config.basins, &config.streams)
         .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
-    let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
-    let metrics = Arc::new(metrics);
+    let metrics = match config.admin.stream_metrics {
+        true => Metrics::with_streams(MAX_STREAM_SERIES),
+        false => Metrics::new(),
+    };
+    let metrics = Arc::new(metrics.map_err(|error| Failure::Other(error.to_string()))?);
     let upstream = Upstream::new(&config.upstream, Arc::clone(&metrics))
         .map_err(|error| Failure::Config(error.to_string()))?;
     let server = Server::bind(&config.listen, &config.limits, Arc::clone(&metrics));
-    let server = server.map_err(|error| match error {
-        server::Error::Config(_) => Failure::Config(error.to_string()),
-        server::Error::Bind { .. } => Failure::Other(error.to_string()),
-    })?;
+    let server = server.map_err(no_listener)?;
     let store = match config.store.kind {
         store::Kind::Embedded => Embedded::open(&config.store),
     };
     let store = store.map_err(|error| Failure::Other(error.to_string()))?;
+    let store: Arc<dyn Store> = Arc::new(Measured::new(store, Arc::clone(&metrics)));
     if rules.has_file_keys() {
         warn_if_open(config, server.local_addr(), &upstream);
     }
@@ -122,7 +145,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     let traces = Traces::start(&config.traces).map_err(Failure::Other)?;
     let sinks = Arc::new(Sinks::new(audit, traces));
     let proxy = Arc::new(Proxy::new(Parts {
-        store: Arc::new(Measured::new(store, Arc::clone(&metrics))),
+        store: Arc::clone(&store),
         rules,
         unknown_streams: config.store.unknown_streams,
         key_check: config.keys.check,
@@ -141,12 +164,34 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     let live = Live {
         address,
         tls: server.tls().clone(),
-        upstream,
+        upstream: upstream.clone(),
         proxy: Arc::clone(&proxy),
         metrics: Arc::clone(&metrics),
         sinks: Arc::clone(&sinks),
     };
     let reloader = Arc::new(Reloader::new(config, live));
+    let readiness = Readiness::new(
+        Arc::clone(&store),
+        upstream,
+        Arc::clone(reloader.reloads()),
+        drain.clone(),
+        Arc::clone(&metrics),
+    );
+    let admin = AdminServer::bind(
+        &config.admin,
+        admin::Parts {
+            proxy: Arc::clone(&proxy),
+            store,
+            reloads: Arc::clone(reloader.reloads()),
+            readiness: Arc::new(readiness),
+            metrics: Arc::clone(&metrics),
+            recent: Arc::clone(&sinks.recent),
+            key_check: config.keys.check,
+            listen: config.listen.clone(),
+            data_address: address,
+        },
+    );
+    let admin = admin.map_err(no_listener)?.map(RunningAdmin::start);
     let server = tokio::spawn(server.serve(proxy, drain.clone()));
     Ok(Running {
         metrics,
@@ -156,7 +201,33 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         reloader,
         drain,
         server,
+        admin,
     })
+}
+
+fn no_listener(error: server::Error) -> Failure {
+    match error {
+        server::Error::Config(_) => Failure::Config(error.to_string()),
+        server::Error::Bind { .. } => Failure::Other(error.to_string()),
+    }
+}
+
+impl RunningAdmin {
+    fn start(server: AdminServer) -> Self {
+        let stop = Drain::new();
+        Self {
+            address: server.local_addr(),
+            server: tokio::spawn(server.serve(stop.clone())),
+            stop,
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.begin();
+        if let Err(error) = self.server.await {
+            tracing::error!(%error, "the admin listener did not end well");
+        }
+    }
 }
 
 impl Running {
@@ -180,6 +251,11 @@ impl Running {
         self.certificate.as_deref()
     }
 
+    /// Where the admin listener is, if it is on.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|admin| admin.address)
+    }
+
     /// What puts another configuration in force while it runs.
     pub fn reloader(&self) -> &Arc<Reloader> {
         &self.reloader
@@ -191,13 +267,17 @@ impl Running {
     }
 
     /// Accepts no more connections, lets requests finish within the drain timeout, and returns when
-    /// all is closed, and written what there was to tell of it.
+    /// all is closed, and written what there was to tell of it. Until then the admin listener says that the
+    /// proxy is not ready.
     pub async fn stop(self) {
         self.drain.begin();
         if let Err(error) = self.server.await {
             tracing::error!(%error, "the listener did not end well");
         }
         self.sinks.close().await;
+        if let Some(admin) = self.admin {
+            admin.stop().await;
+        }
     }
 
     fn url(&self, config: &Config) -> String {

@@ -9,7 +9,7 @@ mod token;
 pub use aead::{Cipher, TooLong, UnknownCipher};
 pub use key::{Key, KeyCheck, KeyError};
 pub use sealed::{OpenError, Sealed, StreamCipher, Text, looks_sealed};
-pub use store_key::{Digest, NotADigest, Purpose, StoreKey};
+pub use store_key::{Digest, Digesting, NotADigest, Purpose, StoreKey};
 pub use token::TokenFingerprint;
 
 #[cfg(test)]

@@ -53,6 +53,17 @@ impl StoreKey {
         digest
     }
 
+    /// Begins the digest of one part of `length` bytes that come piece by piece. It is the one that
+    /// [`StoreKey::digest`] gives for the whole part.
+    pub fn begin(&self, purpose: Purpose, length: u64) -> Digesting {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        let label = purpose.label();
+        hasher.update(&(label.len() as u64).to_le_bytes());
+        hasher.update(label);
+        hasher.update(&length.to_le_bytes());
+        Digesting(hasher)
+    }
+
     fn derive(material: &[u8]) -> Self {
         Self(Zeroizing::new(blake3::derive_key(CONTEXT, material)))
     }
@@ -61,6 +72,27 @@ impl StoreKey {
 impl fmt::Debug for StoreKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("StoreKey(redacted)")
+    }
+}
+
+/// A digest of bytes that are still coming.
+pub struct Digesting(blake3::Hasher);
+
+impl Digesting {
+    /// The next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes.
+    pub fn finish(self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+impl Drop for Digesting {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

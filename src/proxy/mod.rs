@@ -15,6 +15,7 @@ mod registry;
 mod respond;
 pub mod route;
 pub mod rules;
+pub mod view;
 
 use std::{sync::Arc, time::Duration};
 

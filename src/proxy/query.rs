@@ -173,7 +173,7 @@ where
 }
 
 /// Form decoding: `+` is a space, `%xx` a byte.
-fn decode(text: &str) -> String {
+pub fn decode(text: &str) -> String {
     let spaced = text.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
 }

@@ -86,6 +86,19 @@ pub struct StreamPolicy {
 }
 
 impl StreamPolicy {
+    /// Where the key comes from.
+    pub fn key_source(&self) -> KeySource {
+        match self.file_key {
+            Some(_) => KeySource::File,
+            None => KeySource::Header,
+        }
+    }
+
+    /// Whether a client's own header wins over the operator's key.
+    pub fn header_overrides(&self) -> bool {
+        self.header_overrides
+    }
+
     /// The operator's key for a request, unless a header that the client sent wins over it.
     pub fn key(&self, has_header: bool) -> Option<&Key> {
         let file_key = self.file_key.as_ref()?;

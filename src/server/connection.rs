@@ -59,7 +59,7 @@ pub(super) struct Shared<H> {
     pub(super) limits: Limits,
     pub(super) http: auto::Builder<TokioExecutor>,
     pub(super) drain: Drain,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Option<Arc<Metrics>>,
 }
 
 /// The HTTP settings of every connection.
@@ -124,8 +124,9 @@ impl<H: Handler> Shared<H> {
     }
 
     fn handshake_failed(&self, failure: HandshakeFailure) {
-        let failures = &self.metrics.clients.handshake_failures;
-        failures.of(failure).inc();
+        if let Some(metrics) = &self.metrics {
+            metrics.clients.handshake_failures.of(failure).inc();
+        }
     }
 
     async fn serve_http<I>(&self, io: I, body: LastBody, peer: Peer, graceful: Watcher)

@@ -10,7 +10,10 @@ use std::{
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::{
+    rt::TokioExecutor,
+    server::{conn::auto, graceful::GracefulShutdown},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -33,6 +36,7 @@ use crate::{
     upstream::Body,
 };
 
+pub mod admin;
 mod config;
 mod connection;
 mod linger;
@@ -72,8 +76,10 @@ pub enum Error {
     #[error("{}", .0.join("\n"))]
     Config(Vec<String>),
     /// The address cannot be listened on.
-    #[error("listen.address: cannot listen on {address}: {source}")]
+    #[error("{key}: cannot listen on {address}: {source}")]
     Bind {
+        /// The key that asks for the address.
+        key: &'static str,
         /// The address asked for.
         address: SocketAddr,
         /// What the system said.
@@ -86,8 +92,10 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     tls: LiveTls,
+    http: auto::Builder<TokioExecutor>,
     limits: Limits,
-    metrics: Arc<Metrics>,
+    /// None for the admin listener: what is counted is clients.
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl Server {
@@ -99,16 +107,31 @@ impl Server {
     /// Every mistake in the section, every file that cannot be used, or why the address cannot be bound.
     pub fn bind(config: &Config, limits: &Limits, metrics: Arc<Metrics>) -> Result<Self, Error> {
         let tls = live::load(config, None).map_err(Error::Config)?;
-        let (listener, address) = listen(config.address).map_err(|source| Error::Bind {
-            address: config.address,
-            source,
-        })?;
+        let (listener, address) = listen("listen.address", config.address)?;
         Ok(Self {
             listener,
             address,
             tls: LiveTls::new(tls),
+            http: connection::http(limits),
             limits: limits.clone(),
-            metrics,
+            metrics: Some(metrics),
+        })
+    }
+
+    /// Binds an address for HTTP/1.1 without TLS. Must be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// Why the address, which `key` asks for, cannot be bound.
+    fn bind_plain(key: &'static str, address: SocketAddr, limits: Limits) -> Result<Self, Error> {
+        let (listener, address) = listen(key, address)?;
+        Ok(Self {
+            listener,
+            address,
+            tls: LiveTls::new(None),
+            http: connection::http(&limits).http1_only(),
+            limits,
+            metrics: None,
         })
     }
 
@@ -129,16 +152,17 @@ impl Server {
         let max_connections = self.limits.max_connections.min(Semaphore::MAX_PERMITS);
         let free = Arc::new(Semaphore::new(max_connections));
         let drain_timeout = self.limits.drain_timeout;
-        let clients = &self.metrics.clients;
-        let limit = i64::try_from(max_connections).unwrap_or(i64::MAX);
-        clients.connections_limit.set(limit);
+        if let Some(metrics) = &self.metrics {
+            let limit = i64::try_from(max_connections).unwrap_or(i64::MAX);
+            metrics.clients.connections_limit.set(limit);
+        }
         let shared = Arc::new(Shared {
             handler,
             tls: self.tls,
-            http: connection::http(&self.limits),
+            http: self.http,
             limits: self.limits,
             drain: drain.clone(),
-            metrics: Arc::clone(&self.metrics),
+            metrics: self.metrics.clone(),
         });
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
@@ -150,8 +174,10 @@ impl Server {
                 accepted = accept(&self.listener, &free) => accepted,
             };
             while connections.try_join_next().is_some() {}
-            clients.accepted.inc();
-            let held = Held::new(&clients.connections);
+            let held = self.metrics.as_ref().map(|metrics| {
+                metrics.clients.accepted.inc();
+                Held::new(&metrics.clients.connections)
+            });
             let serving = Arc::clone(&shared).serve(tcp, address, graceful.watcher());
             connections.spawn(async move {
                 serving.await;
@@ -184,13 +210,20 @@ pub fn problems(config: &Config) -> Vec<String> {
     live::load(config, None).err().unwrap_or_default()
 }
 
-fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    // Tokio's own conversion panics without a runtime.
-    tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
-    let listener = StdListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    Ok((TcpListener::from_std(listener)?, address))
+fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let listen = || {
+        // Tokio's own conversion panics without a runtime.
+        tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+        let listener = StdListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((TcpListener::from_std(listener)?, address))
+    };
+    listen().map_err(|source| Error::Bind {
+        key,
+        address,
+        source,
+    })
 }
 
 /// The next connection, once there is room for it. Failures to accept are not the listener's end.

@@ -1,10 +1,13 @@
 //! A config store whose calls are counted and timed.
 
-use std::{sync::Arc, time::Instant};
+use std::{io::Write, sync::Arc, time::Instant};
 
 use futures_util::future::BoxFuture;
 
-use super::{BasinEntry, Change, Error, Holdings, Recorded, Store, StreamEntry, Versioned};
+use super::{
+    BasinEntry, Change, Error, ExportError, Holdings, Listed, Page, Recorded, RecordedBasin, Store,
+    StreamEntry, Summary, Versioned,
+};
 use crate::{
     stream::{BasinName, StreamPath},
     telemetry::{
@@ -13,7 +16,8 @@ use crate::{
     },
 };
 
-/// Any config store, measured. A call that nobody waits for any more is not counted.
+/// Any config store, measured. A call that nobody waits for any more is not counted, and neither are those
+/// of the admin listener.
 pub struct Measured<S> {
     store: S,
     metrics: Arc<Metrics>,
@@ -83,6 +87,26 @@ impl<S: Store> Store for Measured<S> {
 
     fn holdings(&self) -> Holdings {
         self.store.holdings()
+    }
+
+    fn basins_page(&self, page: Page) -> BoxFuture<'_, Result<Listed<RecordedBasin>, Error>> {
+        self.store.basins_page(page)
+    }
+
+    fn streams_page(
+        &self,
+        basin: Option<BasinName>,
+        page: Page,
+    ) -> BoxFuture<'_, Result<Listed<Recorded>, Error>> {
+        self.store.streams_page(basin, page)
+    }
+
+    fn summary(&self) -> BoxFuture<'_, Result<Summary, Error>> {
+        self.store.summary()
+    }
+
+    fn export(&self, out: Box<dyn Write + Send>) -> BoxFuture<'_, Result<(), ExportError>> {
+        self.store.export(out)
     }
 }
 

@@ -5,15 +5,17 @@
 
 mod embedded;
 mod entry;
+mod list;
 mod measured;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{io::Write, path::PathBuf, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 pub use embedded::{Embedded, ImportError, ImportOptions, Imported};
 pub use entry::{BasinEntry, Incarnation, Origin, StreamEntry, StreamState};
+pub use list::{ExportError, Listed, Page, Summary};
 pub use measured::Measured;
 
 use crate::{
@@ -215,6 +217,9 @@ pub enum Error {
     Closed,
 }
 
+/// How often an entry may change under [`unpin`] before it gives up.
+const MAX_UNPIN_ROUNDS: usize = 8;
+
 /// Which version of an entry a change was decided on. `Revision::NONE` is "there is no entry".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision(u64);
@@ -328,6 +333,65 @@ pub trait Store: Send + Sync {
 
     /// How much it held after its last change. Costs no I/O.
     fn holdings(&self) -> Holdings;
+
+    /// A page of the basins that are recorded.
+    fn basins_page(&self, page: Page) -> BoxFuture<'_, Result<Listed<RecordedBasin>, Error>>;
+
+    /// A page of the streams that are recorded, of one basin or of all, by `basin/stream`.
+    fn streams_page(
+        &self,
+        basin: Option<BasinName>,
+        page: Page,
+    ) -> BoxFuture<'_, Result<Listed<Recorded>, Error>>;
+
+    /// What the store says of itself, read from where it is kept and not from memory alone.
+    fn summary(&self) -> BoxFuture<'_, Result<Summary, Error>>;
+
+    /// Writes everything that is recorded at one moment to `out`, on a thread that may wait. Others go on
+    /// using the store meanwhile.
+    fn export(&self, out: Box<dyn Write + Send>) -> BoxFuture<'_, Result<(), ExportError>>;
+}
+
+/// What came of [`unpin`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unpinned {
+    /// The key is forgotten.
+    Forgotten,
+    /// There was no key to forget.
+    NotPinned,
+    /// Nothing is recorded of the stream.
+    Unknown,
+}
+
+/// Forgets which key a stream is written with, so that its next good append or read pins it anew.
+///
+/// # Errors
+/// The store fails, or others change the entry all the time.
+pub async fn unpin(store: &dyn Store, path: &StreamPath) -> Result<Unpinned, Error> {
+    let mut rounds = 0;
+    loop {
+        let found = store.stream(path).await?;
+        let Some(entry) = found.entry.as_deref() else {
+            return Ok(Unpinned::Unknown);
+        };
+        if entry.key_check.is_none() {
+            return Ok(Unpinned::NotPinned);
+        }
+        let change = Change::Stream {
+            path: path.clone(),
+            expected: found.revision,
+            entry: Some(StreamEntry {
+                key_check: None,
+                ..entry.clone()
+            }),
+        };
+        rounds += 1;
+        match store.commit(vec![change]).await {
+            Ok(()) => return Ok(Unpinned::Forgotten),
+            Err(Error::Conflict(_)) if rounds < MAX_UNPIN_ROUNDS => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -69,6 +69,17 @@ impl Endpoint {
         self.tls
     }
 
+    /// Whether both lead to the same place.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        (self.tls, &self.authority) == (other.tls, &other.authority)
+    }
+
+    /// The endpoint as a URL.
+    pub(super) fn url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority)
+    }
+
     /// The host to connect to, for `basin` where the endpoint names one.
     pub(super) fn destination(&self, basin: Option<&BasinName>) -> Result<Destination, Error> {
         let name = basin.map_or("", BasinName::as_str);

@@ -15,8 +15,8 @@ use crate::{certificate::Certificate, telemetry::metrics::Metrics};
 
 /// Everything that the section says, with the files that it names.
 pub(super) struct Inner {
-    account: Endpoint,
-    basin: Endpoint,
+    pub(super) account: Endpoint,
+    pub(super) basin: Endpoint,
     authorization: Option<HeaderValue>,
     tls: Arc<Tls>,
     pub(super) pool: Arc<Pool>,

@@ -19,6 +19,7 @@ pub use self::{
     body::ResponseBody,
     config::{Config, ConfigError, TlsConfig},
     live::{Renewed, problems},
+    probe::{Probed, Reach},
 };
 use self::{
     body::{OwnFault, RequestBody},
@@ -42,6 +43,7 @@ mod headers;
 mod lease;
 mod live;
 mod pool;
+mod probe;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -184,6 +186,17 @@ impl Upstream {
         // The whole request goes by one configuration; the next may go by another.
         let inner = self.live.load_full();
         let to = inner.prepare(target, request.headers_mut())?;
+        self.send_to(inner, to, request, own_fault).await
+    }
+
+    /// The same, for a request whose headers are as they are to be sent.
+    async fn send_to(
+        &self,
+        inner: Arc<Inner>,
+        to: Destination,
+        mut request: Request<Body>,
+        own_fault: &OwnFault,
+    ) -> Result<Response<ResponseBody>, Error> {
         let path = request
             .uri()
             .path_and_query()

@@ -41,9 +41,14 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let address = running.local_addr();
     print(&format!(
         "streamseal  https://localhost:{port}   (self-signed certificate: {certificate})\n\
-         upstream    http://{upstream}   (s2-lite in memory, no encryption of its own)\n",
+         upstream    http://{upstream}   (s2-lite in memory, no encryption of its own)\n\
+         status page http://{admin}\n",
         port = address.port(),
         certificate = files.certificate.display(),
+        admin = running
+            .admin_addr()
+            .map(|address| address.to_string())
+            .unwrap_or_default(),
     ))?;
     let key = Key::generate().map_err(|error| Failure::Other(error.to_string()))?;
     let proxy = client::Client::tls(address, certificate)?;
@@ -114,6 +119,11 @@ fn config(args: &Args, upstream: SocketAddr, files: &Files) -> Config {
                 ..server::TlsConfig::default()
             },
             ..server::Config::default()
+        },
+        admin: server::admin::Config {
+            // Any free port: the usual one may be taken, and the example does not need it.
+            address: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
+            ..server::admin::Config::default()
         },
         upstream: upstream::Config {
             account_endpoint: endpoint.clone(),

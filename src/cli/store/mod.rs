@@ -1,4 +1,5 @@
-//! `streamseal store …`: looking after the config store while no proxy has it open.
+//! `streamseal store …`: looking after the config store while no proxy has it open, or through the proxy
+//! that has.
 
 use std::{
     fs::File,
@@ -8,29 +9,39 @@ use std::{
 
 use clap::Subcommand;
 
+use self::remote::Remote;
 use super::{ConfigFile, Failure, load, print};
 use crate::{
     config::Config,
     keys::FileKey,
-    store::{self, Change, Embedded, ImportError, ImportOptions, Store as _},
+    store::{self, Embedded, ExportError, ImportError, ImportOptions, Unpinned},
     stream::StreamPath,
 };
 
 mod plan;
 mod rebuild;
+mod remote;
 mod upstream;
 
 /// What to do with the config store.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Write everything it records to standard output, as lines of JSON without secrets.
-    Export(ConfigFile),
+    Export(Export),
     /// Make a new config store from an export.
     Import(Import),
     /// Fill it from what the upstream holds: streams whose records are encrypted become encrypted again.
     Rebuild(rebuild::Args),
     /// Forget which key a stream is written with; the next good append or read pins it anew.
     Unpin(Unpin),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Export {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
+    remote: Remote,
 }
 
 #[derive(Debug, clap::Args)]
@@ -56,6 +67,8 @@ pub(super) struct Import {
 pub(super) struct Unpin {
     #[command(flatten)]
     file: ConfigFile,
+    #[command(flatten)]
+    remote: Remote,
     /// The stream, as `basin/stream` or `s2://basin/stream`.
     #[arg(value_name = "STREAM", value_parser = stream_path)]
     stream: StreamPath,
@@ -67,15 +80,21 @@ pub(super) struct Unpin {
 /// When the store cannot be used, say because a proxy is running on it, or the upstream cannot be asked.
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Export(file) => export(&load(&file)?),
+        Command::Export(args) => match args.remote.listener()? {
+            Some(listener) => super::block_on(async move { listener.export().await }),
+            None => export(&load(&args.file)?),
+        },
         Command::Import(args) => import(&load(&args.file)?, &args),
         Command::Rebuild(args) => super::block_on(rebuild::run(load(&args.file)?, args)),
-        Command::Unpin(args) => super::block_on(unpin(load(&args.file)?, args.stream)),
+        Command::Unpin(args) => match args.remote.listener()? {
+            Some(listener) => super::block_on(async move { listener.unpin(&args.stream).await }),
+            None => super::block_on(unpin(load(&args.file)?, args.stream)),
+        },
     }
 }
 
 fn export(config: &Config) -> Result<(), Failure> {
-    let store = Embedded::open_existing(&config.store)?;
+    let store = open(config)?;
     Ok(store.export(&mut io::stdout().lock())?)
 }
 
@@ -105,27 +124,25 @@ fn import(config: &Config, args: &Import) -> Result<(), Failure> {
 }
 
 async fn unpin(config: Config, path: StreamPath) -> Result<(), Failure> {
-    let store = Embedded::open_existing(&config.store)?;
-    let found = store.stream(&path).await?;
-    let Some(entry) = found.entry.as_deref() else {
-        return Err(Failure::Other(format!(
-            "nothing is recorded of stream {path}"
-        )));
+    let store = open(&config)?;
+    let said = match store::unpin(&store, &path).await? {
+        Unpinned::Forgotten => format!("forgot the key of stream {path}\n"),
+        Unpinned::NotPinned => format!("stream {path} has no pinned key\n"),
+        Unpinned::Unknown => {
+            return Err(Failure::Other(format!(
+                "nothing is recorded of stream {path}"
+            )));
+        }
     };
-    if entry.key_check.is_none() {
-        return print(&format!("stream {path} has no pinned key\n"));
-    }
-    let entry = store::StreamEntry {
-        key_check: None,
-        ..entry.clone()
-    };
-    let change = Change::Stream {
-        path: path.clone(),
-        expected: found.revision,
-        entry: Some(entry),
-    };
-    store.commit(vec![change]).await?;
-    print(&format!("forgot the key of stream {path}\n"))
+    print(&said)
+}
+
+/// Opens the store for a command that a running proxy can do as well.
+fn open(config: &Config) -> Result<Embedded, Failure> {
+    Embedded::open_existing(&config.store).map_err(|error| match error {
+        store::Error::Locked(_) => Failure::Other(format!("{error}{}", remote::hint(config))),
+        other => other.into(),
+    })
 }
 
 fn stream_path(text: &str) -> Result<StreamPath, String> {
@@ -142,6 +159,12 @@ impl From<store::Error> for Failure {
 
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
         Self::Other(error.to_string())
     }
 }

@@ -133,7 +133,7 @@ impl Registry {
     }
 
     /// The rules in force.
-    fn rules(&self) -> Arc<Rules> {
+    pub fn rules(&self) -> Arc<Rules> {
         self.rules.load_full()
     }
 

@@ -1,10 +1,11 @@
-//! Remembering which key a stream is written with, and that a rule's stream is in use.
+//! Remembering and forgetting which key a stream is written with, and that a rule's stream is in use.
 
 use super::{Registry, SealedStream};
 use crate::{
     crypto::{Key, KeyCheck},
     proxy::Error,
-    store::{Error as StoreError, Incarnation, Origin, StreamEntry, StreamState},
+    store::{self, Error as StoreError, Incarnation, Origin, StreamEntry, StreamState, Unpinned},
+    stream::StreamPath,
 };
 
 impl Registry {
@@ -40,6 +41,16 @@ impl Registry {
             Err(Error::Store(StoreError::Conflict(_))) | Ok(()) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Forgets which key a stream is written with.
+    ///
+    /// # Errors
+    /// The store cannot write.
+    pub async fn unpin(&self, path: &StreamPath) -> Result<Unpinned, StoreError> {
+        let unpinned = store::unpin(&*self.store, path).await;
+        self.advance();
+        unpinned
     }
 }
 

@@ -1,6 +1,10 @@
 //! The `redb` file: reading and changing rows, with the ledger and the witness that follow each change.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use redb::{
     Database, ReadableDatabase as _, ReadableTable, ReadableTableMetadata as _, TableDefinition,
@@ -36,11 +40,13 @@ pub(super) const LEDGER: &str = "ledger";
 pub(super) struct File {
     pub(super) db: Database,
     pub(super) path: PathBuf,
-    pub(super) key: StoreKey,
+    pub(super) key: Arc<StoreKey>,
     pub(super) store_id: [u8; STORE_ID_BYTES],
     pub(super) identity: Identity,
     /// The newest generation that was ever seen here.
     pub(super) seen: u64,
+    /// Taken back when the file failed: whoever still reads it leaves it then.
+    pub(super) is_open: Arc<AtomicBool>,
 }
 
 impl File {
@@ -265,7 +271,7 @@ impl File {
             .collect()
     }
 
-    fn ledger_in(
+    pub(super) fn ledger_in(
         &self,
         meta: &impl ReadableTable<&'static str, &'static [u8]>,
     ) -> Result<Ledger, Error> {

@@ -15,7 +15,7 @@ use crate::store::{Error, Revision};
 
 /// The format version this release writes, and the newest it reads. Version 1 had neither tags nor a
 /// ledger, and is brought up to date when it is opened.
-const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 2;
 const FORMAT_WITHOUT_TAGS: u32 = 1;
 
 /// Rows of [`META`] beside the ledger.

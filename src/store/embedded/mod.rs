@@ -7,17 +7,20 @@
 //! ```
 //! A basin name holds no `/`, so the first one ends it. Beside the file stands its witness.
 
+mod export;
 mod file;
 mod format;
 mod ledger;
+mod list;
 mod open;
 mod row;
 mod transfer;
 mod witness;
 
 use std::{
+    io::Write,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -31,8 +34,8 @@ use self::{
     open::{Identity, Trust},
 };
 use super::{
-    BasinEntry, Change, Config, Error, Holdings, Recorded, RecordedBasin, Revision, Store,
-    StreamEntry, Versioned,
+    BasinEntry, Change, Config, Error, ExportError, Holdings, Listed, Page, Recorded,
+    RecordedBasin, Revision, Store, StreamEntry, Summary, Versioned,
 };
 use crate::{
     crypto::Key,
@@ -235,6 +238,35 @@ impl Store for Embedded {
     fn holdings(&self) -> Holdings {
         *self.0.holdings()
     }
+
+    fn basins_page(&self, page: Page) -> BoxFuture<'_, Result<Listed<RecordedBasin>, Error>> {
+        Box::pin(self.blocking(move |inner| inner.with_file(|file| file.basins_page(&page))))
+    }
+
+    fn streams_page(
+        &self,
+        basin: Option<BasinName>,
+        page: Page,
+    ) -> BoxFuture<'_, Result<Listed<Recorded>, Error>> {
+        Box::pin(self.blocking(move |inner| {
+            inner.with_file(|file| file.streams_page(basin.as_ref(), &page))
+        }))
+    }
+
+    fn summary(&self) -> BoxFuture<'_, Result<Summary, Error>> {
+        Box::pin(self.blocking(|inner| {
+            let is_keyed = inner.key.is_some();
+            inner.with_file(|file| file.summary(is_keyed))
+        }))
+    }
+
+    fn export(&self, mut out: Box<dyn Write + Send>) -> BoxFuture<'_, Result<(), ExportError>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let written = tokio::task::spawn_blocking(move || Self::export(&this, &mut out)).await;
+            written.map_err(|_| Error::Closed)?
+        })
+    }
 }
 
 impl Inner {
@@ -262,6 +294,7 @@ impl Inner {
         let done = work(file);
         if let Err(error @ Error::Storage { .. }) = &done {
             tracing::error!(%error, "the config store failed; it is opened anew with the next request");
+            file.is_open.store(false, Ordering::Relaxed);
             // Nothing is answered from memory that the file may contradict.
             self.basins.clear();
             self.streams.clear();

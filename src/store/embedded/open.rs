@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use redb::Database;
@@ -160,10 +161,11 @@ impl File {
         Self {
             db,
             path: path.to_path_buf(),
-            key: key.map_or_else(StoreKey::public, StoreKey::new),
+            key: Arc::new(key.map_or_else(StoreKey::public, StoreKey::new)),
             store_id,
             identity,
             seen: 0,
+            is_open: Arc::new(AtomicBool::new(true)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Export and import: the whole store as lines of JSON, for backups and for moving. No secret is in it.
+//! Import, and the lines that an export is made of: the whole store as JSON, for backups and for moving. No secret is in it.
 //!
 //! ```text
 //! {"export":1,"store_id":[…],"generation":17}
@@ -8,7 +8,7 @@
 //! ```
 //! The tag is over every byte before the last line, with `store.key_file` where there is one.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The version of the lines.
-const EXPORT: u32 = 1;
+pub(super) const EXPORT: u32 = 1;
 
 /// Longest line that is read: names are at most 561 bytes, and an entry is short.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
@@ -93,15 +93,15 @@ impl From<Error> for ImportError {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Head {
-    export: u32,
-    store_id: [u8; STORE_ID_BYTES],
-    generation: u64,
+pub(super) struct Head {
+    pub(super) export: u32,
+    pub(super) store_id: [u8; STORE_ID_BYTES],
+    pub(super) generation: u64,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum Line {
+pub(super) enum Line {
     Basin(BasinLine),
     Stream(StreamLine),
     End { end: End },
@@ -125,10 +125,10 @@ pub(super) struct StreamLine {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct End {
-    basins: u64,
-    streams: u64,
-    tag: Digest,
+pub(super) struct End {
+    pub(super) basins: u64,
+    pub(super) streams: u64,
+    pub(super) tag: Digest,
 }
 
 /// A whole export, read and found to be whole.
@@ -140,18 +140,6 @@ struct Export {
 }
 
 impl Embedded {
-    /// Writes everything that is recorded to `out`.
-    ///
-    /// # Errors
-    /// The store or `out` fails.
-    pub fn export(&self, out: &mut impl Write) -> Result<(), ImportError> {
-        let lines = self.0.with_file(|file| {
-            let lines = lines_of(file)?;
-            lines.map_err(|_| Error::Closed)
-        })?;
-        Ok(out.write_all(&lines)?)
-    }
-
     /// Makes a new store from an export, as a whole or not at all.
     ///
     /// # Errors
@@ -215,47 +203,6 @@ impl File {
         self.write_ledger(&txn, &ledger)?;
         txn.commit().map_err(|e| self.storage(e))
     }
-}
-
-fn lines_of(file: &File) -> Result<serde_json::Result<Vec<u8>>, Error> {
-    let head = Head {
-        export: EXPORT,
-        store_id: file.store_id,
-        generation: file.ledger()?.generation,
-    };
-    let (basins, streams) = (file.basins()?, file.streams(None)?);
-    let (basin_count, stream_count) = (basins.len() as u64, streams.len() as u64);
-    let basins = basins.into_iter().filter_map(|(name, found)| {
-        Some(Line::Basin(BasinLine {
-            basin: name.to_string(),
-            revision: found.revision,
-            entry: found.entry?,
-        }))
-    });
-    let streams = streams.into_iter().filter_map(|(path, found)| {
-        Some(Line::Stream(StreamLine {
-            stream: path.to_string(),
-            revision: found.revision,
-            entry: found.entry?,
-        }))
-    });
-    let write = || {
-        let mut lines = serde_json::to_vec(&head)?;
-        lines.push(b'\n');
-        for line in basins.chain(streams) {
-            serde_json::to_writer(&mut lines, &line)?;
-            lines.push(b'\n');
-        }
-        let end = End {
-            basins: basin_count,
-            streams: stream_count,
-            tag: file.key.digest(Purpose::Export, &[&lines]),
-        };
-        serde_json::to_writer(&mut lines, &Line::End { end })?;
-        lines.push(b'\n');
-        Ok(lines)
-    };
-    Ok(write())
 }
 
 impl Export {

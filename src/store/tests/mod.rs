@@ -8,6 +8,7 @@ use crate::crypto::Cipher;
 mod copies;
 mod damage;
 mod key;
+mod list;
 mod measured;
 mod transfer;
 

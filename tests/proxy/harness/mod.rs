@@ -24,7 +24,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use streamseal::{
     cli::serve::{self, Running},
     config::Config,
-    server, store, upstream,
+    server::{self, admin},
+    store, upstream,
 };
 
 pub use authority::{Authority, Issued, meet, presenting, roots};
@@ -69,6 +70,8 @@ pub struct Stack {
     pub address: SocketAddr,
     /// The proxy's certificate.
     pub certificate: String,
+    /// Where its admin listener is, if a test turned it on.
+    pub admin: Option<SocketAddr>,
     /// The proxy's configuration.
     pub config: Config,
     running: Option<Running>,
@@ -101,6 +104,7 @@ impl Stack {
                 },
                 ..Default::default()
             },
+            admin: admin_off(),
             upstream: upstream::Config {
                 account_endpoint: endpoint.clone(),
                 basin_endpoint: endpoint,
@@ -121,6 +125,7 @@ impl Stack {
             tap,
             address: running.local_addr(),
             certificate: running.certificate_pem().unwrap_or_default().to_owned(),
+            admin: running.admin_addr(),
             config,
             running: Some(running),
             _dir: dir,
@@ -164,6 +169,7 @@ impl Stack {
         let running = running.map_err(|failure| failure.to_string())?;
         self.address = running.local_addr();
         self.certificate = running.certificate_pem().unwrap_or_default().to_owned();
+        self.admin = running.admin_addr();
         self.running = Some(running);
         Ok(())
     }
@@ -196,6 +202,11 @@ impl Stack {
         Client::plain(self.lite.address).await
     }
 
+    /// An HTTP/1.1 client of the admin listener.
+    pub async fn admin(&self) -> Client {
+        Client::plain_http1(self.admin.expect("the test turned it on")).await
+    }
+
     /// The real Rust SDK, over TLS to the proxy.
     pub fn sdk(&self) -> s2_sdk::S2 {
         s2_sdk::S2::new(sdk_config(self.address)).unwrap()
@@ -215,6 +226,14 @@ impl Stack {
             .ask(Ask::post("/v1/basins").json(&body))
             .await;
         assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+}
+
+/// No admin listener. Tests that want one ask for port 0.
+fn admin_off() -> admin::Config {
+    admin::Config {
+        address: admin::OptionalAddress::NONE,
+        ..Default::default()
     }
 }
 

@@ -49,6 +49,7 @@ impl Program {
         let tls = json!({ "cert_file": dir.join("cert.pem"), "key_file": dir.join("key.pem") });
         let mut config = json!({
             "listen": { "address": "127.0.0.1:0", "tls": tls },
+            "admin": { "address": "" },
             "upstream": { "account_endpoint": endpoint, "basin_endpoint": endpoint },
             "store": { "path": dir.join("store.redb"), "create": true },
         });

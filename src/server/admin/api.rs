@@ -1,0 +1,164 @@
+//! The admin API: what the proxy is and does, what the config store records, and the little to change.
+
+use std::time::SystemTime;
+
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use super::{Admin, answer, export, query::ListQuery, status};
+use crate::{
+    store::{Listed, Unpinned},
+    stream::StreamPath,
+    upstream::Body,
+};
+
+/// Largest body of a request: the longest names take 600 bytes, six-fold escaped.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// Why a call has no answer of its own.
+pub(super) struct Refused(StatusCode, &'static str, String);
+
+impl Refused {
+    pub(super) fn invalid(why: impl Into<String>) -> Self {
+        Self(StatusCode::BAD_REQUEST, "invalid", why.into())
+    }
+
+    fn store(error: &impl std::fmt::Display) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self(status, "store_unavailable", error.to_string())
+    }
+
+    pub(super) fn answer(&self) -> Response<Body> {
+        answer::error(self.0, self.1, &self.2)
+    }
+}
+
+#[derive(Serialize)]
+struct Rows<T> {
+    rows: Vec<T>,
+    /// What to send as `after` for the rows that follow.
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ErrorRow {
+    time: String,
+    code: String,
+    fault: &'static str,
+    operation: &'static str,
+    request_id: Option<String>,
+    stream: Option<String>,
+    message: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unpin {
+    basin: String,
+    stream: String,
+}
+
+type Outcome = Result<Response<Body>, Refused>;
+
+impl Admin {
+    pub(super) async fn basins(&self, query: Option<&str>) -> Outcome {
+        let ListQuery { page, basin } = ListQuery::parse(query)?;
+        if basin.is_some() {
+            return Err(Refused::invalid("basin: lists of basins take no basin"));
+        }
+        let listed = self.parts.store.basins_page(page).await;
+        let Listed { found, next } = listed.map_err(|error| Refused::store(&error))?;
+        let rows = found.iter().filter_map(|(name, found)| {
+            Some(self.parts.proxy.basin_view(name, found.entry.as_ref()?))
+        });
+        let rows = rows.collect();
+        Ok(answer::json(StatusCode::OK, &Rows { rows, next }))
+    }
+
+    pub(super) async fn streams(&self, query: Option<&str>) -> Outcome {
+        let ListQuery { page, basin } = ListQuery::parse(query)?;
+        let listed = self.parts.store.streams_page(basin, page).await;
+        let Listed { found, next } = listed.map_err(|error| Refused::store(&error))?;
+        let rows = found.iter().filter_map(|(path, found)| {
+            Some(self.parts.proxy.stream_view(path, found.entry.as_ref()?))
+        });
+        let rows = rows.collect();
+        Ok(answer::json(StatusCode::OK, &Rows { rows, next }))
+    }
+
+    pub(super) fn errors(&self) -> Outcome {
+        let errors = self.parts.recent.snapshot();
+        let rows = errors.into_iter().map(|failed| ErrorRow {
+            time: failed.time,
+            code: failed.code,
+            fault: failed.fault,
+            operation: failed.operation,
+            request_id: Some(failed.request_id),
+            stream: match (failed.basin, failed.stream) {
+                (Some(basin), Some(stream)) => Some(format!("{basin}/{stream}")),
+                (basin, stream) => basin.or(stream),
+            },
+            message: failed.cause,
+        });
+        let (rows, next) = (rows.collect(), None);
+        Ok(answer::json(StatusCode::OK, &Rows { rows, next }))
+    }
+
+    pub(super) async fn status(&self) -> Outcome {
+        let look = self.parts.readiness.look().await;
+        let report = self.parts.readiness.report().await;
+        let status = status::Status::of(self, look.as_deref(), &report, SystemTime::now());
+        Ok(answer::json(StatusCode::OK, &status))
+    }
+
+    pub(super) async fn unpin(&self, request: Request<Incoming>) -> Outcome {
+        let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
+        let body = match timeout(super::BODY_TIMEOUT, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) => return Err(Refused::invalid("the body is too large or broke off")),
+            Err(_) => return Err(Refused::invalid("the body did not come in time")),
+        };
+        let asked: Unpin = serde_json::from_slice(&body)
+            .map_err(|_| Refused::invalid("the body must be {\"basin\":…,\"stream\":…}"))?;
+        let path = StreamPath {
+            basin: asked
+                .basin
+                .parse()
+                .map_err(|error| Refused::invalid(format!("basin: {error}")))?,
+            stream: asked
+                .stream
+                .parse()
+                .map_err(|error| Refused::invalid(format!("stream: {error}")))?,
+        };
+        // Done whether or not the caller waits for it: store and cache go together.
+        let proxy = std::sync::Arc::clone(&self.parts.proxy);
+        let unpinned = tokio::spawn(async move { proxy.unpin(&path).await }).await;
+        let unpinned = unpinned.map_err(|error| Refused::store(&error))?;
+        match unpinned.map_err(|error| Refused::store(&error))? {
+            Unpinned::Unknown => {
+                let message = "nothing is recorded of this stream".to_owned();
+                Err(Refused(StatusCode::NOT_FOUND, "stream_unknown", message))
+            }
+            unpinned => {
+                let was_pinned = unpinned == Unpinned::Forgotten;
+                let said = serde_json::json!({ "was_pinned": was_pinned });
+                Ok(answer::json(StatusCode::OK, &said))
+            }
+        }
+    }
+
+    pub(super) async fn export(&self) -> Outcome {
+        let turn = std::sync::Arc::clone(&self.exports).try_acquire_owned();
+        let turn = turn.map_err(|_| {
+            let message = "another export is running".to_owned();
+            Refused(StatusCode::TOO_MANY_REQUESTS, "busy", message)
+        })?;
+        let store = std::sync::Arc::clone(&self.parts.store);
+        let body = export::begin(store, turn).await;
+        let body = body.map_err(|error| Refused::store(&error))?;
+        Ok(answer::answer(StatusCode::OK, "application/jsonl", body))
+    }
+}

@@ -1,0 +1,173 @@
+//! The export: one moment of the whole store as lines of JSON, written while others go on using it. The
+//! lines are drawn in [`super::transfer`].
+
+use std::{
+    io::Write,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use redb::{ReadTransaction, ReadableDatabase as _, ReadableTable as _};
+use serde::de::DeserializeOwned;
+
+use super::{
+    Embedded,
+    file::{BASINS, File, META, STREAMS, Table, place},
+    ledger::STORE_ID_BYTES,
+    open::storage,
+    transfer::{BasinLine, EXPORT, End, Head, Line, StreamLine},
+};
+use crate::{
+    crypto::{Purpose, StoreKey},
+    store::{BasinEntry, Error, ExportError, Revision, StreamEntry},
+};
+
+/// The store as it was at one moment.
+pub(super) struct Snapshot {
+    txn: ReadTransaction,
+    path: PathBuf,
+    key: Arc<StoreKey>,
+    store_id: [u8; STORE_ID_BYTES],
+    generation: u64,
+    /// Whether the file is still the one in use. One that failed is opened anew only when nobody reads it.
+    is_open: Arc<AtomicBool>,
+}
+
+impl Embedded {
+    /// Writes everything that is recorded to `out`. Changes made meanwhile are not in it, and do not wait.
+    ///
+    /// # Errors
+    /// The store or `out` fails.
+    pub fn export(&self, out: &mut impl Write) -> Result<(), ExportError> {
+        let snapshot = self.0.with_file(|file| file.snapshot())?;
+        snapshot.write(out)
+    }
+}
+
+impl File {
+    fn snapshot(&self) -> Result<Snapshot, Error> {
+        let txn = self.db.begin_read().map_err(|e| self.storage(e))?;
+        let meta = txn.open_table(META).map_err(|e| self.storage(e))?;
+        let generation = self.ledger_in(&meta)?.generation;
+        Ok(Snapshot {
+            txn,
+            path: self.path.clone(),
+            key: Arc::clone(&self.key),
+            store_id: self.store_id,
+            generation,
+            is_open: Arc::clone(&self.is_open),
+        })
+    }
+}
+
+impl Snapshot {
+    /// Writes the lines. The digest in the last begins with the length of the others, so they are made
+    /// twice: once to be counted, once to be written. Neither time are they held in memory.
+    fn write(&self, out: &mut impl Write) -> Result<(), ExportError> {
+        let mut length = 0;
+        self.lines(|line| {
+            length += line.len() as u64;
+            Ok(())
+        })?;
+        let mut digest = self.key.begin(Purpose::Export, length);
+        let (basins, streams) = self.lines(|line| {
+            digest.update(line);
+            Ok(out.write_all(line)?)
+        })?;
+        let tag = digest.finish();
+        let end = End {
+            basins,
+            streams,
+            tag,
+        };
+        out.write_all(&line(&Line::End { end })?)?;
+        Ok(out.flush()?)
+    }
+
+    /// Every line but the last, and how many basins and streams are among them.
+    fn lines(
+        &self,
+        mut each: impl FnMut(&[u8]) -> Result<(), ExportError>,
+    ) -> Result<(u64, u64), ExportError> {
+        each(&line(&Head {
+            export: EXPORT,
+            store_id: self.store_id,
+            generation: self.generation,
+        })?)?;
+        let basins = self.rows(BASINS, |basin, revision, entry: BasinEntry| {
+            each(&line(&Line::Basin(BasinLine {
+                basin,
+                revision,
+                entry,
+            }))?)
+        })?;
+        let streams = self.rows(STREAMS, |stream, revision, entry: StreamEntry| {
+            each(&line(&Line::Stream(StreamLine {
+                stream,
+                revision,
+                entry,
+            }))?)
+        })?;
+        Ok((basins, streams))
+    }
+
+    fn rows<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        mut each: impl FnMut(String, Revision, T) -> Result<(), ExportError>,
+    ) -> Result<u64, ExportError> {
+        let rows = self.txn.open_table(table);
+        let rows = rows.map_err(|e| storage(&self.path, e))?;
+        let mut count = 0;
+        for row in rows.iter().map_err(|e| storage(&self.path, e))? {
+            if !self.is_open.load(Ordering::Relaxed) {
+                return Err(Error::Failed(self.path.clone()).into());
+            }
+            let (name, row) = row.map_err(|e| storage(&self.path, e))?;
+            let (revision, entry) = place(&table, name.value()).read(&self.key, row.value())?;
+            each(name.value().to_owned(), revision, entry)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+fn line(value: &impl serde::Serialize) -> Result<Vec<u8>, ExportError> {
+    let mut line = serde_json::to_vec(value).map_err(std::io::Error::from)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Config;
+
+    #[test]
+    fn a_file_that_failed_is_read_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            path: dir.path().join("store.redb"),
+            create: true,
+            ..Config::default()
+        };
+        let store = Embedded::open(&config).unwrap();
+        let change = crate::store::Change::Basin {
+            name: "test-basin".parse().unwrap(),
+            expected: Revision::NONE,
+            entry: Some(BasinEntry::default()),
+        };
+        store.0.with_file(|file| file.commit(&[change])).unwrap();
+        let snapshot = store.0.with_file(|file| file.snapshot()).unwrap();
+        snapshot.write(&mut Vec::new()).unwrap();
+        snapshot.is_open.store(false, Ordering::Relaxed);
+        let error = snapshot.write(&mut Vec::new()).unwrap_err();
+        assert!(
+            matches!(error, ExportError::Store(Error::Failed(_))),
+            "{error}"
+        );
+    }
+}
