@@ -92,6 +92,8 @@ mod reload_rules;
 mod reload_running;
 #[path = "proxy/reload_upstream.rs"]
 mod reload_upstream;
+#[path = "proxy/reload_whole.rs"]
+mod reload_whole;
 #[path = "proxy/sdk.rs"]
 mod sdk;
 #[path = "proxy/secrecy.rs"]
