@@ -108,6 +108,8 @@ mod reload_rules;
 mod reload_running;
 #[path = "proxy/reload_upstream.rs"]
 mod reload_upstream;
+#[path = "proxy/reload_whole.rs"]
+mod reload_whole;
 #[path = "proxy/request_ids.rs"]
 mod request_ids;
 #[path = "proxy/sdk.rs"]

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod check_config;
+mod effective;
 mod init;
 mod keygen;
 pub mod notify;

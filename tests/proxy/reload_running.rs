@@ -148,6 +148,10 @@ async fn a_plain_session_ends_where_the_new_rules_want_its_stream_encrypted() {
         if made {
             let path = format!("/v1/streams/{stream}");
             assert_eq!(client.ask(Ask::new("PUT", path)).await.status, 201);
+            // A basin's first cipher has the streams that it finds recorded as plain.
+            let cipher = serde_json::json!({ "stream_cipher": "aegis-256" });
+            let patch = Ask::new("PATCH", format!("/v1/basins/{BASIN}")).json(&cipher);
+            assert_eq!(client.ask(patch).await.status, 200);
         }
         let mut session = Session::append(&client, Ask::post(records(stream))).await;
         append(&mut session, "in the clear").await;
