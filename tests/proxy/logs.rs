@@ -328,7 +328,7 @@ async fn each_failed_request_is_one_line() {
         let ask = read("spoiled", "seq_num=0", encoding).without("s2-encryption-key");
         ask.key(&GOOD)
     };
-    let no_stream = Ask::get("/v1/streams/a%0Ab%22");
+    let no_stream = Ask::new("DELETE", "/v1/streams/a%0Ab%22");
     let cases = [
         (
             "no-key",
