@@ -248,7 +248,7 @@ impl Exchange {
             fault: failure.map(|failure| failure.fault),
             cause: failure.map(|failure| &*failure.cause),
             records: key.map(|_| self.records.load(Ordering::Relaxed)),
-            key: key.cloned(),
+            key,
             answered_after: answered.map(|answered| answered.after),
             took: self.began.elapsed(),
         }
