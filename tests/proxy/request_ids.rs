@@ -21,6 +21,8 @@ fn asks() -> Vec<Ask> {
         asks.push(Ask::get(records(stream) + "/tail"));
         asks.push(Ask::get(format!("/v1/streams/{stream}")));
     }
+    // The proxy asks about this one first.
+    asks.push(append("new", Encoding::Proto, Packed::Not, &batch));
     asks.push(Ask::post("/v1/streams").json(&json!({ "stream": "made" })));
     asks.push(Ask::get(format!("/v1/basins/{BASIN}")));
     asks.push(Ask::get("/v1/access-tokens"));
