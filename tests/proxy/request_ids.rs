@@ -21,8 +21,6 @@ fn asks() -> Vec<Ask> {
         asks.push(Ask::get(records(stream) + "/tail"));
         asks.push(Ask::get(format!("/v1/streams/{stream}")));
     }
-    // The proxy asks about this one first.
-    asks.push(append("new", Encoding::Proto, Packed::Not, &batch));
     asks.push(Ask::post("/v1/streams").json(&json!({ "stream": "made" })));
     asks.push(Ask::get(format!("/v1/basins/{BASIN}")));
     asks.push(Ask::get("/v1/access-tokens"));
@@ -96,6 +94,33 @@ async fn a_request_without_a_usable_id_gets_one() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), all, "ids are made for one request each");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_proxy_asks_of_its_own_carries_the_id_and_the_trace() {
+    let stack = stack().await;
+    // A basin that it has to ask about first.
+    let config = json!({ "create_stream_on_append": true });
+    let basin = json!({ "basin": "behind-the-back", "config": config });
+    let made = stack
+        .direct()
+        .await
+        .ask(Ask::post("/v1/basins").json(&basin));
+    assert_eq!(made.await.status, 201);
+    let before = stack.lite.seen().len();
+    let batch = input([record(&[], "x")]);
+    let ask = append("s", Encoding::Proto, Packed::Not, &batch).basin("behind-the-back");
+    let ask = ask
+        .header("s2-request-id", "the-id")
+        .header("traceparent", PARENT);
+    let answer = stack.h2().await.ask(ask).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let seen = &stack.lite.seen()[before..];
+    assert!(seen.len() > 1, "{seen:?}");
+    for seen in seen {
+        assert_eq!(values(seen, "s2-request-id"), ["the-id"], "{seen:?}");
+        assert_eq!(values(seen, "traceparent"), [PARENT], "{seen:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
