@@ -102,11 +102,9 @@ async fn what_the_proxy_asks_of_its_own_carries_the_id_and_the_trace() {
     // A basin that it has to ask about first.
     let config = json!({ "create_stream_on_append": true });
     let basin = json!({ "basin": "behind-the-back", "config": config });
-    let made = stack
-        .direct()
-        .await
-        .ask(Ask::post("/v1/basins").json(&basin));
-    assert_eq!(made.await.status, 201);
+    let direct = stack.direct().await;
+    let made = direct.ask(Ask::post("/v1/basins").json(&basin)).await;
+    assert_eq!(made.status, 201, "{}", made.text());
     let before = stack.lite.seen().len();
     let batch = input([record(&[], "x")]);
     let ask = append("s", Encoding::Proto, Packed::Not, &batch).basin("behind-the-back");
