@@ -327,6 +327,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_told_is_one_line_and_quotes_no_body() {
+        let stream = "basin-name/a\nb\u{1b}[31m".parse().unwrap();
+        let told = Error::UnknownStream(stream).told();
+        assert!(told.contains("a\\nb\\u{1b}[31m"), "{told}");
+        assert!(!told.contains(char::is_control), "{told}");
+        let told = Error::BadJson("expected `,` at \"secret\"".into()).told();
+        assert!(!told.contains("secret"), "{told}");
+    }
+
+    #[test]
     fn codes_are_spelled_and_paired_as_in_s2() {
         for (error, json, status) in [
             (Error::WrongKey, r#"{"code":"decryption_failed","#, 400),

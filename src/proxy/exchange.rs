@@ -1,5 +1,7 @@
 //! One request from its arrival to the last byte of its answer: who asked for what, and how it ended.
 
+mod routed;
+
 use std::{
     borrow::Cow,
     pin::Pin,
@@ -17,6 +19,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::sync::watch;
 
+use self::routed::{Made, Routed};
 use super::{
     Error, Peer,
     call::{Refusal, Stop},
@@ -25,9 +28,9 @@ use super::{
 };
 use crate::{
     crypto::{StreamCipher, TokenFingerprint},
-    stream::{BasinName, StreamPath},
+    stream::BasinName,
     telemetry::{
-        label::{Encoding, Fault, Operation},
+        label::{Fault, Operation},
         metrics::Metrics,
         printable,
         report::{Client, Key, Report},
@@ -36,7 +39,6 @@ use crate::{
         traces::Span,
     },
     upstream::{Body, BoxError},
-    wire::media::Media,
 };
 
 /// The code of a request that the client did not wait for.
@@ -55,19 +57,11 @@ pub struct Exchange {
     began: Instant,
     span: Option<Span>,
     routed: OnceLock<Routed>,
+    made: OnceLock<Made>,
     key: OnceLock<Key>,
     records: AtomicU64,
     answered: OnceLock<Answered>,
     failure: OnceLock<Failure>,
-}
-
-/// What a request is.
-#[derive(Debug, Clone)]
-struct Routed {
-    operation: Operation,
-    encoding: Encoding,
-    basin: Option<BasinName>,
-    stream: Option<StreamPath>,
 }
 
 /// The head of the answer.
@@ -120,6 +114,7 @@ impl Exchange {
             began: Instant::now(),
             span,
             routed: OnceLock::new(),
+            made: OnceLock::new(),
             key: OnceLock::new(),
             records: AtomicU64::new(0),
             answered: OnceLock::new(),
@@ -140,6 +135,11 @@ impl Exchange {
     pub fn operation(&self) -> Operation {
         let routed = self.routed.get();
         routed.map_or(Operation::Unrouted, |routed| routed.operation)
+    }
+
+    /// It asks for something to be made, with this body.
+    pub fn makes(&self, body: &[u8]) {
+        let _once = self.made.set(Made::of(body));
     }
 
     /// It carries or maps to this cipher's key.
@@ -247,6 +247,9 @@ impl Exchange {
     /// What is known of it now.
     fn report(&self) -> Report<'_> {
         let routed = self.routed.get().unwrap_or(&Routed::UNKNOWN);
+        let basin = routed.basin.as_ref().map(BasinName::as_str);
+        let stream = routed.stream.as_ref().map(|path| path.stream.as_str());
+        let made = self.made.get();
         let answered = self.answered.get();
         let failure = self.failure.get();
         let key = self.key.get();
@@ -261,14 +264,14 @@ impl Exchange {
             },
             operation: routed.operation,
             encoding: routed.encoding,
-            basin: routed.basin.as_ref().map(BasinName::as_str),
-            stream: routed.stream.as_ref().map(|path| path.stream.as_str()),
+            basin: basin.or_else(|| made?.basin.as_deref()),
+            stream: stream.or_else(|| made?.stream.as_deref()),
             status: answered.map(|answered| answered.status.as_u16()),
             code: failure.map_or("ok", |failure| &*failure.code),
             fault: failure.map(|failure| failure.fault),
             cause: failure.map(|failure| &*failure.cause),
             records: key.map(|_| self.records.load(Ordering::Relaxed)),
-            key: key.cloned(),
+            key,
             answered_after: answered.map(|answered| answered.after),
             took: self.began.elapsed(),
         }
@@ -293,47 +296,6 @@ impl Drop for Exchange {
         self.sinks.over(&report);
         if let Some(span) = &self.span {
             span.end(&report);
-        }
-    }
-}
-
-impl Routed {
-    /// Nothing that is known.
-    const UNKNOWN: Self = Self {
-        operation: Operation::Unrouted,
-        encoding: Encoding::Other,
-        basin: None,
-        stream: None,
-    };
-
-    fn of(route: &Route, headers: &HeaderMap) -> Self {
-        let content_type = Media::content_type(headers);
-        let accept = Media::accept(headers);
-        let (operation, encoding) = match route {
-            Route::Append(_) => match content_type {
-                Some(Media::S2s) => (Operation::AppendSession, Encoding::S2s),
-                Some(Media::Proto) => (Operation::Append, Encoding::Proto),
-                Some(Media::Json | Media::EventStream) | None => {
-                    (Operation::Append, Encoding::Json)
-                }
-            },
-            Route::Read(_) => match (content_type, accept) {
-                (Some(Media::S2s), _) => (Operation::ReadSession, Encoding::S2s),
-                (_, Some(Media::EventStream)) => (Operation::ReadSession, Encoding::Sse),
-                (_, Some(Media::Proto)) => (Operation::Read, Encoding::Proto),
-                (_, Some(Media::Json | Media::S2s) | None) => (Operation::Read, Encoding::Json),
-            },
-            Route::Tail(_) => (Operation::Tail, Encoding::Other),
-            Route::Control(call) if call.is_about_streams() => (Operation::Stream, Encoding::Other),
-            Route::Control(_) => (Operation::Basin, Encoding::Other),
-            Route::Forward(..) => (Operation::Forward, Encoding::Other),
-            Route::WrongMethod(_) | Route::NotFound => (Operation::Unrouted, Encoding::Other),
-        };
-        Self {
-            operation,
-            encoding,
-            basin: route.basin_name().cloned(),
-            stream: route.stream_path().cloned(),
         }
     }
 }

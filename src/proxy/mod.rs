@@ -29,7 +29,7 @@ pub use peer::Peer;
 use self::{
     call::{Caller, Stop},
     ceiling::Ceiling,
-    control::Control,
+    control::{Control, ControlCall},
     exchange::Exchange,
     registry::{Access, Lookup, Purpose, Registry, SealedStream},
     respond::Asked,
@@ -189,6 +189,9 @@ impl Proxy {
             Route::Control(call) => {
                 call.check(request.headers())?;
                 let control = self.whole(request).await?;
+                if let ControlCall::CreateBasin | ControlCall::CreateStream(_) = call {
+                    asked.exchange.makes(&control.body);
+                }
                 let this = Arc::clone(self);
                 let turn =
                     tokio::time::timeout(CONTROL_TURN, this.control_calls.clone().acquire_owned());

@@ -301,8 +301,8 @@ fn line(report: &Report<'_>) -> Result<Vec<u8>, serde_json::Error> {
         status: report.status,
         code: report.code,
         fault: report.fault.map(Fault::as_str),
-        cipher: report.key.as_ref().map(|key| key.cipher),
-        key: report.key.as_ref().map(|key| &*key.check),
+        cipher: report.key.map(|key| key.cipher),
+        key: report.key.map(|key| &*key.check),
         records: report.records,
         duration_ms: report.duration_ms(),
     })?;

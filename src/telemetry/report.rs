@@ -35,7 +35,7 @@ pub struct Report<'a> {
     /// Why, if it failed: control characters escaped.
     pub cause: Option<&'a str>,
     /// What was used to encrypt or decrypt.
-    pub key: Option<Key>,
+    pub key: Option<&'a Key>,
     /// Records that were encrypted and acked, or decrypted and sent; `None` where the proxy does not look.
     pub records: Option<u64>,
     /// From its arrival to the head of the answer.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use opentelemetry::{
-    Context, KeyValue,
+    Context, Key, KeyValue,
     propagation::TextMapPropagator as _,
     trace::{SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _},
 };
@@ -91,14 +91,10 @@ impl Traces {
             .build()
             .map_err(|error| wrong(error.to_string()))?;
         let sampler = Sampler::TraceIdRatioBased(config.sample_ratio);
-        let resource = Resource::builder()
-            .with_service_name(env!("CARGO_PKG_NAME"))
-            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-            .build();
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
             .with_sampler(Sampler::ParentBased(Box::new(sampler)))
-            .with_resource(resource)
+            .with_resource(resource())
             .build();
         Ok(Some(Self {
             tracer: provider.tracer(env!("CARGO_PKG_NAME")),
@@ -170,6 +166,20 @@ impl Span {
     }
 }
 
+/// What the process is called, unless the standard environment variables call it otherwise.
+fn resource() -> Resource {
+    let name = Key::from_static_str("service.name");
+    let given = Resource::builder().build().get(&name);
+    // How the SDK calls what has no name.
+    let is_given = given.is_some_and(|name| !name.as_str().starts_with("unknown_service"));
+    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    let resource = Resource::builder().with_attribute(version);
+    match is_given {
+        true => resource.build(),
+        false => resource.with_service_name(env!("CARGO_PKG_NAME")).build(),
+    }
+}
+
 fn attributes(report: &Report<'_>) -> Vec<KeyValue> {
     let method = report.what.split(' ').next().unwrap_or_default();
     let mut attributes = vec![
@@ -192,7 +202,7 @@ fn attributes(report: &Report<'_>) -> Vec<KeyValue> {
     );
     add(
         "streamseal.cipher",
-        report.key.as_ref().map(|key| key.cipher.to_owned()),
+        report.key.map(|key| key.cipher.to_owned()),
     );
     let status = report.status.map(i64::from);
     attributes.extend(status.map(|status| KeyValue::new("http.response.status_code", status)));

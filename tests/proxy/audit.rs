@@ -37,77 +37,45 @@ async fn every_request_is_a_line_that_says_who_did_what() {
     let client = stack.h2().await;
     let two = input([record(&[], "one"), record(&[], "two")]);
     let appended = append("s", Encoding::Proto, Packed::Not, &two);
+    let make = Ask::post("/v1/streams").json(&json!({ "stream": "t" }));
+    let tail = Ask::get(records("s") + "/tail");
+    let reading = read("s", "seq_num=0", Encoding::Json);
+    let no_key = appended.clone().without("s2-encryption-key");
+    let wrong_key = no_key.clone().key(&[7; 32]);
+    let of_s = |operation| (operation, Some("s"));
+    // Its id, the request, the operation and stream in its line, code and number of records.
     let asks = [
-        (
-            "append",
-            appended.clone(),
-            "append",
-            Some("s"),
-            "ok",
-            json!(2),
-        ),
-        (
-            "read",
-            read("s", "seq_num=0", Encoding::Json),
-            "read",
-            Some("s"),
-            "ok",
-            json!(2),
-        ),
-        (
-            "tail",
-            Ask::get(records("s") + "/tail"),
-            "tail",
-            Some("s"),
-            "ok",
-            Value::Null,
-        ),
+        ("append", appended, of_s("append"), "ok", json!(2)),
+        ("read", reading, of_s("read"), "ok", json!(2)),
+        ("tail", tail, of_s("tail"), "ok", Value::Null),
         (
             "wrong-key",
-            appended.clone().without("s2-encryption-key").key(&[7; 32]),
-            "append",
-            Some("s"),
+            wrong_key,
+            of_s("append"),
             "decryption_failed",
             json!(0),
         ),
+        ("no-key", no_key, of_s("append"), "invalid", Value::Null),
+        ("make", make, ("stream", Some("t")), "ok", Value::Null),
         (
-            "no-key",
-            appended.without("s2-encryption-key"),
-            "append",
-            Some("s"),
-            "invalid",
-            Value::Null,
-        ),
-        (
-            "make",
-            Ask::post("/v1/streams").json(&json!({ "stream": "t" })),
-            "stream",
-            None,
-            "ok",
-            Value::Null,
-        ),
-        (
-            "look",
-            Ask::get("/v1/streams/none"),
-            "stream",
-            Some("none"),
+            "delete",
+            Ask::new("DELETE", "/v1/streams/no"),
+            ("stream", Some("no")),
             "404",
             Value::Null,
         ),
         (
-            "basins",
+            "list",
             Ask::get("/v1/basins"),
-            "basin",
-            None,
+            ("forward", None),
             "ok",
             Value::Null,
         ),
         (
             "nothing",
-            Ask::get("/v1/nothing"),
-            "unrouted",
-            None,
-            "404",
+            Ask::new("PUT", records("s")),
+            ("unrouted", None),
+            "405",
             Value::Null,
         ),
     ];
@@ -122,7 +90,7 @@ async fn every_request_is_a_line_that_says_who_did_what() {
     let all = lines(dir.path().join("audit.log"));
     let token = &of(&all, "append")[0]["who"]["token"];
     assert_eq!(token.as_str().unwrap().len(), 16, "{token}");
-    for (id, _, operation, stream, code, records) in asks {
+    for (id, _, (operation, stream), code, records) in asks {
         let [line] = of(&all, id)[..] else {
             panic!("{id}: {all:#?}");
         };
@@ -159,10 +127,8 @@ async fn every_request_is_a_line_that_says_who_did_what() {
     let own = &of(&all, "other")[0]["who"]["token"];
     assert!(own.is_string() && own != token, "{own}");
     // Who sent no token is nobody.
-    let line = all
-        .iter()
-        .find(|line| line["operation"] == "basin")
-        .unwrap();
+    let is_making = |line: &&Value| line["operation"] == "basin";
+    let line = all.iter().find(is_making).unwrap();
     assert_eq!(line["who"]["token"], Value::Null, "{line}");
     assert_eq!(line["basin"], BASIN, "{line}");
 }
@@ -200,14 +166,14 @@ async fn a_session_is_told_when_it_begins_and_when_it_ends() {
     let mut failing = Session::append(&client, ask.header("s2-request-id", "failing")).await;
     failing.send(&b"\0\0\x01\0\xff"[..]).await;
     let failure = failing.live.frame().await.unwrap().unwrap();
-    assert_eq!(failure.failure().1, "bad_frame");
+    assert_eq!(failure.failure().1, "invalid");
     stack.stop().await;
 
     let all = lines(&file);
     for (id, records, code) in [
         ("session", 6, "ok"),
         ("reading", 6, "ok"),
-        ("failing", 0, "bad_frame"),
+        ("failing", 0, "invalid"),
     ] {
         let told = of(&all, id);
         assert_eq!(told.len(), 2, "{told:#?}");

@@ -97,6 +97,27 @@ async fn a_request_without_a_usable_id_gets_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_proxy_asks_of_its_own_carries_the_id_and_the_trace() {
+    let stack = Stack::start().await;
+    stack.create_basin(Some("aes-256-gcm")).await;
+    let before = stack.lite.seen().len();
+    let batch = input([record(&[], "x")]);
+    let ask = append("s", Encoding::Proto, Packed::Not, &batch);
+    let ask = ask
+        .header("s2-request-id", "the-id")
+        .header("traceparent", PARENT);
+    let answer = stack.h2().await.ask(ask).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    // It asks whether the stream is there, and for its tail.
+    let seen = &stack.lite.seen()[before..];
+    assert!(seen.len() > 2, "{seen:?}");
+    for seen in seen {
+        assert_eq!(values(seen, "s2-request-id"), ["the-id"], "{seen:?}");
+        assert_eq!(values(seen, "traceparent"), [PARENT], "{seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_id_under_the_common_name_is_taken_over() {
     let stack = stack().await;
     let ask = Ask::get("/v1/streams").header("x-request-id", "from-a-balancer");

@@ -31,7 +31,7 @@ fn report<R>(stream: &str, with: impl FnOnce(&Report<'_>) -> R) -> R {
         code: "ok",
         fault: None,
         cause: None,
-        key: Some(Key {
+        key: Some(&Key {
             cipher: "aegis-256",
             check: "00112233".to_owned(),
         }),
