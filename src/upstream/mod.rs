@@ -7,6 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{
     HeaderValue, Request, Response, StatusCode, Version, header,
     uri::{PathAndQuery, Uri},
@@ -159,22 +160,20 @@ impl Upstream {
         answer
     }
 
-    /// Gives `exchange`, which is with this upstream, up after `limit`.
-    ///
-    /// # Errors
-    ///
-    /// [`Elapsed`] then.
-    pub async fn within<T>(
-        &self,
+    /// Gives `exchange`, which is with this upstream, up after `limit`: [`Elapsed`].
+    // Not an `async fn`: that would hold `exchange` twice, and whoever waits for it as well.
+    pub fn within<'a, F: Future + 'a>(
+        &'a self,
         limit: Duration,
-        exchange: impl Future<Output = T>,
-    ) -> Result<T, Elapsed> {
-        let done = tokio::time::timeout(limit, exchange).await;
-        if done.is_err() {
-            let errors = &self.metrics.upstream.errors;
-            errors.of(UpstreamFailure::Timeout).inc();
-        }
-        done
+        exchange: F,
+    ) -> impl Future<Output = Result<F::Output, Elapsed>> + use<'a, F> {
+        tokio::time::timeout(limit, exchange).map(|done| {
+            if done.is_err() {
+                let errors = &self.metrics.upstream.errors;
+                errors.of(UpstreamFailure::Timeout).inc();
+            }
+            done
+        })
     }
 
     async fn exchange(

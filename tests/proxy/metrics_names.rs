@@ -177,11 +177,11 @@ async fn nonsense(client: &Client, seed: &str) -> Vec<Answer> {
 async fn nonsense_makes_no_series() {
     let stack = Stack::start().await;
     let client = stack.h2().await;
-    nonsense(&client, "first").await;
+    nonsense(&client, "first-nonsense").await;
     let settled = |before: &Counts| before.only(&["requests_total"]).names();
     stack.moved(&stack.counts(), &["requests_total"], &[]).await;
     let before = stack.counts();
-    let answers = nonsense(&client, "second").await;
+    let answers = nonsense(&client, "second-nonsense").await;
     crate::harness::until("all are counted", async || {
         let now = stack.counts().only(&["requests_total"]).sum();
         now - before.only(&["requests_total"]).sum() == answers.len() as f64
@@ -190,7 +190,7 @@ async fn nonsense_makes_no_series() {
     let now = stack.counts();
     assert_eq!(settled(&now), settled(&before));
     let text = stack.metrics().render();
-    for secret in ["first", "second", "BREW"] {
+    for secret in ["first-nonsense", "second-nonsense", "BREW"] {
         assert!(!text.contains(secret), "{text}");
     }
 }
