@@ -4,6 +4,7 @@ use super::answers::named;
 
 /// The sources of the tests that are named below.
 const SOURCES: &[(&str, &str)] = &[
+    ("admin", include_str!("../admin.rs")),
     ("ceiling", include_str!("../ceiling.rs")),
     ("ceiling_races", include_str!("../ceiling_races.rs")),
     ("flow", include_str!("../flow.rs")),
