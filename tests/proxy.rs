@@ -58,6 +58,8 @@ mod logs;
 mod native;
 #[path = "proxy/native_reads.rs"]
 mod native_reads;
+#[path = "proxy/overload.rs"]
+mod overload;
 #[path = "proxy/oversize.rs"]
 mod oversize;
 #[path = "proxy/oversize_edges.rs"]

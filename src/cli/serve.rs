@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, header};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
@@ -10,6 +11,7 @@ use tokio::{
 
 use super::{Failure, print};
 use crate::{
+    body::Budget,
     config::Config,
     drain::Drain,
     proxy::{Parts, Proxy, rules::Rules},
@@ -19,6 +21,9 @@ use crate::{
     upstream::{self, Upstream},
     wire::record::Fit,
 };
+
+/// Files besides those of clients: connections to the upstream, most of all.
+const OTHER_FILES: u64 = 512;
 
 /// A running proxy. Dropping it without [`Running::stop`] leaves it running.
 pub struct Running {
@@ -36,6 +41,7 @@ pub struct Running {
 pub(super) async fn run(config: Config) -> Result<(), Failure> {
     let effective = config.to_toml()?;
     tracing::info!("effective configuration:\n{effective}");
+    raise_file_limit(config.limits.max_connections);
     let mut signals = Signals::new()?;
     let running = start(&config).await?;
     print(&format!("listening on {}\n", running.url(&config)))?;
@@ -46,6 +52,27 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
         () = signals.next() => Err(Failure::Other(
             "stopped at once by a second signal; running requests were cut".to_owned(),
         )),
+    }
+}
+
+/// Every connection is an open file, and systems let a process have few of them unless it asks for as many
+/// as it may have.
+fn raise_file_limit(max_connections: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if files < (max_connections as u64).saturating_add(OTHER_FILES) {
+        tracing::warn!(
+            files,
+            max_connections,
+            "the system allows fewer open files than limits.max_connections needs"
+        );
     }
 }
 
@@ -112,6 +139,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
             oversize_batches: config.limits.oversize_batches,
             compression: config.limits.compression,
         },
+        budget: Budget::new(config.limits.max_inflight_bytes.as_u64(), &metrics),
         drain: drain.clone(),
     });
     let address = server.local_addr();

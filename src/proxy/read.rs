@@ -23,7 +23,7 @@ use super::{
     respond::{self, Asked},
 };
 use crate::{
-    body::{Opened, ReadError, Reader},
+    body::{Charge, Cutoff, Opened, ReadError, Reader},
     drain::Drain,
     keys,
     stream::StreamPath,
@@ -50,7 +50,8 @@ impl Proxy {
         caller: &Caller,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
-        let (head, _body) = request.into_parts();
+        let (mut head, _body) = request.into_parts();
+        let cutoff = head.extensions.remove::<Cutoff>();
         let lookup = self.registry.lookup(&path).await?;
         // As in S2 the query is read before the headers. On a plain stream it is the upstream's to read.
         let query = ReadQuery::parse(head.uri.query());
@@ -78,8 +79,12 @@ impl Proxy {
         let cipher = self.cipher(&stream, &head.headers, &asked.exchange)?;
         let response = self.open_session(&path, head, &query).await?;
         let response = session_or_refusal(response).await?;
+        let room = match wanted {
+            Wanted::Unary { .. } => self.budget.whole_answer(cutoff),
+            Wanted::Events { .. } | Wanted::Frames(_) => self.budget.reading(cutoff),
+        };
         let delivery = Delivery {
-            reader: Reader::new(response.into_body(), cipher.clone(), query.limit()),
+            reader: Reader::new(response.into_body(), cipher.clone(), query.limit(), room),
             pin: self.pin(stream, &cipher),
             drain: self.drain.clone(),
             at_tail: None,
@@ -226,7 +231,8 @@ impl Delivery {
             () = self.drain.over() => return Ok(self.cut()),
             () = self.drain.begun(), if waits.is_some() => {
                 self.is_advised = true;
-                return Ok(Step::Batch(ReadBatch { records: Vec::new(), tail: waits }, true));
+                let beat = ReadBatch { records: Vec::new(), tail: waits };
+                return Ok(Step::Batch(beat, true, None));
             }
         };
         self.learn(opened.as_ref()).await;
@@ -234,9 +240,10 @@ impl Delivery {
             Some(Opened::Batch {
                 batch,
                 reconnect_advised,
+                charge,
             }) => {
                 self.is_advised |= self.drain.is_draining();
-                Step::Batch(batch, reconnect_advised || self.is_advised)
+                Step::Batch(batch, reconnect_advised || self.is_advised, charge)
             }
             Some(Opened::Terminal { status, body }) => {
                 self.exchange.refused_with(status);
@@ -279,11 +286,18 @@ async fn unary(
         records: Vec::new(),
         tail: None,
     };
+    let mut charged: Option<Charge> = None;
     let collecting = async {
         let mut waiting = false;
         while let Some(opened) = delivery.next().await.map_err(Error::from)? {
             let batch = match opened {
-                Opened::Batch { batch, .. } => batch,
+                Opened::Batch { batch, charge, .. } => {
+                    match (&mut charged, charge) {
+                        (Some(charged), Some(charge)) => charged.merge(charge),
+                        (none, charge) => *none = none.take().or(charge),
+                    }
+                    batch
+                }
                 Opened::Terminal { status, body } => return Err(terminal(status, body)),
             };
             let is_heartbeat = batch.records.is_empty();
@@ -309,6 +323,7 @@ async fn unary(
         Media::Proto => proto::encode_read_batch(&whole),
         Media::Json | Media::S2s | Media::EventStream => json::encode_read_batch(&whole, format),
     };
+    let body = carried(body, charged);
     Ok(respond::typed(StatusCode::OK, media, body))
 }
 
@@ -320,7 +335,7 @@ fn events(delivery: Delivery, format: Format, last: Option<LastEventId>) -> Body
         bytes: 0,
     });
     chunks(delivery, false, move |step| match step {
-        Step::Batch(batch, _) => match batch.records.last() {
+        Step::Batch(batch, _, charge) => match batch.records.last() {
             Some(record) => {
                 id.seq_num = record.seq_num;
                 id.count = id.count.saturating_add(batch.records.len());
@@ -329,7 +344,7 @@ fn events(delivery: Delivery, format: Format, last: Option<LastEventId>) -> Body
                     .iter()
                     .map(|record| record.record.metered_size());
                 id.bytes = id.bytes.saturating_add(sizes.sum());
-                vec![sse::batch(&batch, format, &id)]
+                vec![carried(sse::batch(&batch, format, &id), charge)]
             }
             None => {
                 let ping = batch.tail.map(|tail| sse::ping(tail, now_ms()));
@@ -345,10 +360,10 @@ fn events(delivery: Delivery, format: Format, last: Option<LastEventId>) -> Body
 /// The session as S2S frames.
 fn frames(delivery: Delivery, compression: Compression) -> Body {
     chunks(delivery, true, move |step| match step {
-        Step::Batch(batch, reconnect_advised) => {
+        Step::Batch(batch, reconnect_advised, charge) => {
             let payload = proto::encode_read_batch(&batch);
             match s2s::encode_message(compression, payload, reconnect_advised) {
-                Ok(frame) => frame.into(),
+                Ok([head, payload]) => vec![head, carried(payload, charge)],
                 Err(_) => {
                     let error = Error::Garbage("a batch too large");
                     vec![respond::terminal_frame(&error.into())]
@@ -361,9 +376,17 @@ fn frames(delivery: Delivery, compression: Compression) -> Body {
     })
 }
 
+/// Bytes with what they take of the budget until they are out.
+fn carried(bytes: Bytes, charge: Option<Charge>) -> Bytes {
+    match charge {
+        Some(charge) => charge.carried_by(bytes),
+        None => bytes,
+    }
+}
+
 /// One thing to write to the client.
 enum Step {
-    Batch(ReadBatch, bool),
+    Batch(ReadBatch, bool, Option<Charge>),
     /// The upstream's own error; nothing follows.
     Terminal(u16, String),
     /// The proxy's error; nothing follows.
@@ -387,7 +410,7 @@ fn chunks(
                 tracing::warn!(%error, "read session");
                 return Some((vec![Err(error)], None));
             }
-            Err(error @ (ReadError::Open(_) | ReadError::Decode(_))) => {
+            Err(error @ (ReadError::Open(_) | ReadError::Decode(_) | ReadError::NoRoom(_))) => {
                 let error = Error::from(error);
                 Step::Failed(error)
             }
@@ -407,6 +430,7 @@ impl From<ReadError> for Error {
             ReadError::Open(error) => Self::Open(error),
             ReadError::Decode(_) => Self::Garbage("a batch that does not decode"),
             ReadError::Broken(_) => Self::Broken,
+            ReadError::NoRoom(_) => Self::Busy,
         }
     }
 }
