@@ -72,6 +72,8 @@ mod metrics_names;
 mod native;
 #[path = "proxy/native_reads.rs"]
 mod native_reads;
+#[path = "proxy/overload.rs"]
+mod overload;
 #[path = "proxy/oversize.rs"]
 mod oversize;
 #[path = "proxy/oversize_edges.rs"]

@@ -1,6 +1,9 @@
 //! What the upstream answers in an append session.
 
-use super::frames::{FrameError, Frames, check_terminal};
+use super::{
+    budget::Room,
+    frames::{FrameError, Frames, check_terminal},
+};
 use crate::{
     upstream::{BoxError, ResponseBody},
     wire::{DecodeError, proto, record::AppendAck, s2s::Frame},
@@ -41,8 +44,8 @@ pub struct Acks(Frames<ResponseBody>);
 
 impl Acks {
     /// Reads acks from a response's body.
-    pub fn new(body: ResponseBody) -> Self {
-        Self(Frames::new(body))
+    pub fn new(body: ResponseBody, room: Room) -> Self {
+        Self(Frames::new(body, room))
     }
 
     /// The next answer; `None` at the upstream's clean end.
@@ -50,7 +53,8 @@ impl Acks {
     /// # Errors
     /// [`AckError`]; nothing can be read after one.
     pub async fn next(&mut self) -> Result<Option<Answer>, AckError> {
-        match self.0.next().await {
+        let next = self.0.next().await;
+        match next.map(|next| next.map(|(frame, _small)| frame)) {
             Ok(None) => Ok(None),
             Ok(Some(Frame::Message {
                 payload,
@@ -65,6 +69,9 @@ impl Acks {
             }
             Err(FrameError::Decode(error)) => Err(AckError::Decode(error)),
             Err(FrameError::Broken(error)) => Err(AckError::Broken(error)),
+            Err(late @ (FrameError::Slow | FrameError::NoRoom(_))) => {
+                Err(AckError::Broken(late.into()))
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::budget::{Charge, FREE_BYTES, NoRoom, Room};
 use crate::{
     drain::Drain,
     wire::{
@@ -17,6 +18,9 @@ use crate::{
 
 /// Longest time for a whole body: 2 MiB at 35 KB/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest time for the rest of a body that is not wanted any more: less than a stop leaves for last words.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why there is no whole body.
 #[derive(Debug, thiserror::Error)]
@@ -33,37 +37,105 @@ pub enum CollectError {
     /// The process stops.
     #[error("the proxy is stopping; try again")]
     Draining,
+    /// There was no room for it in time.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// The client went away.
     #[error("the client left before its request was complete")]
     Broken(#[from] hyper::Error),
 }
 
-/// Reads a request's body and decompresses it as its headers say, to at most 2 MiB.
+/// Reads a request's body and decompresses it as its headers say, to at most 2 MiB. What it takes of the
+/// budget it takes while it arrives, and gives it back with its last slice.
 ///
 /// # Errors
 /// [`CollectError`]; reading stops at the limit, and when `drain` is over.
 pub async fn collect(
     headers: &HeaderMap,
-    body: Incoming,
+    mut body: Incoming,
+    room: &Room,
     drain: &Drain,
 ) -> Result<Bytes, CollectError> {
-    let collected = tokio::time::timeout(BODY_TIMEOUT, collect_all(headers, body));
-    match drain.before_over(collected).await {
+    let collecting = tokio::time::timeout(BODY_TIMEOUT, collect_all(headers, &mut body, room));
+    let collected = match drain.before_over(collecting).await {
         Some(collected) => collected.unwrap_or(Err(CollectError::Slow)),
         None => Err(CollectError::Draining),
+    };
+    if let Err(CollectError::NoRoom(_) | CollectError::Draining) = collected {
+        tokio::spawn(discard(body));
     }
+    collected
 }
 
-async fn collect_all(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, CollectError> {
+async fn collect_all(
+    headers: &HeaderMap,
+    body: &mut Incoming,
+    room: &Room,
+) -> Result<Bytes, CollectError> {
     let encoding = RequestEncoding::from_headers(headers)?;
     let mut whole = BytesMut::new();
+    let mut charged = Charged { room, held: None };
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
-            if whole.len() + data.len() > MAX_BODY_BYTES {
+            let length = whole.len() + data.len();
+            if length > MAX_BODY_BYTES {
                 return Err(DecompressError::TooLarge.into());
             }
+            charged.cover(length).await?;
             whole.extend_from_slice(&data);
         }
     }
-    Ok(encoding.decompress(whole.freeze(), MAX_BODY_BYTES)?)
+    if encoding != RequestEncoding::Identity {
+        charged.cover(MAX_BODY_BYTES).await?;
+    }
+    let whole = encoding.decompress(whole.freeze(), MAX_BODY_BYTES)?;
+    Ok(match charged.held {
+        Some((charge, _)) => charge.carried_by_work(whole),
+        None => whole,
+    })
+}
+
+/// What a body takes of the budget so far.
+struct Charged<'a> {
+    room: &'a Room,
+    /// With the length that it covers.
+    held: Option<(Charge, usize)>,
+}
+
+impl Charged<'_> {
+    /// Grows it in doubles: whoever only announces a large body gets no room for it.
+    async fn cover(&mut self, length: usize) -> Result<(), NoRoom> {
+        let covered = match &self.held {
+            Some((_, covered)) => *covered,
+            None => FREE_BYTES,
+        };
+        if length <= covered {
+            return Ok(());
+        }
+        let wanted = length.max(2 * covered).min(MAX_BODY_BYTES);
+        self.held = Some(match self.held.take() {
+            Some((mut charge, covered)) => {
+                charge.merge(self.room.reserve(wanted - covered).await?);
+                (charge, wanted)
+            }
+            None => (self.room.reserve(wanted).await?, wanted),
+        });
+        Ok(())
+    }
+}
+
+/// Reads the rest of a body for nothing: a client that speaks HTTP/1.1 may not look for an answer before
+/// it has sent all, and loses it when the connection is closed under it.
+async fn discard(mut body: Incoming) {
+    let mut left = MAX_BODY_BYTES;
+    let discarding = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let read = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(read) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    let _late = tokio::time::timeout(DISCARD_TIMEOUT, discarding).await;
 }

@@ -2,7 +2,10 @@
 
 use hyper::body::Incoming;
 
-use super::frames::{FrameError, Frames};
+use super::{
+    budget::{Charge, Room},
+    frames::{FrameError, Frames},
+};
 use crate::{
     upstream::BoxError,
     wire::{DecodeError, proto, record::AppendInput, s2s::Frame},
@@ -17,6 +20,9 @@ pub enum InputError {
     /// The client went away.
     #[error("the client left its append session: {0}")]
     Broken(BoxError),
+    /// A large input did not arrive in time.
+    #[error("an input did not arrive in time")]
+    Slow,
 }
 
 /// The inputs of one append session, in order.
@@ -24,25 +30,30 @@ pub struct Inputs(Frames<Incoming>);
 
 impl Inputs {
     /// Reads inputs from a request's body.
-    pub fn new(body: Incoming) -> Self {
-        Self(Frames::new(body))
+    pub fn new(body: Incoming, room: Room) -> Self {
+        Self(Frames::new(body, room))
     }
 
-    /// The next input; `None` when the client has no more.
+    /// The next input, with what it takes of the budget; `None` when the client has no more.
     ///
     /// # Errors
     /// [`InputError`]; nothing can be read after one.
-    pub async fn next(&mut self) -> Result<Option<AppendInput>, InputError> {
+    pub async fn next(&mut self) -> Result<Option<(AppendInput, Option<Charge>)>, InputError> {
         match self.0.next().await {
             Ok(None) => Ok(None),
-            Ok(Some(Frame::Message { payload, .. })) => proto::decode_append_input(payload)
-                .map(Some)
-                .map_err(|error| InputError::Decode(error.in_frame())),
-            Ok(Some(Frame::Terminal { .. })) => Err(InputError::Decode(DecodeError::Frame(
+            Ok(Some((Frame::Message { payload, .. }, charge))) => {
+                proto::decode_append_input(payload)
+                    .map(|input| Some((input, charge)))
+                    .map_err(|error| InputError::Decode(error.in_frame()))
+            }
+            Ok(Some((Frame::Terminal { .. }, _))) => Err(InputError::Decode(DecodeError::Frame(
                 "Unexpected terminal frame as input".into(),
             ))),
             Err(FrameError::Decode(error)) => Err(InputError::Decode(error)),
             Err(FrameError::Broken(error)) => Err(InputError::Broken(error)),
+            Err(FrameError::Slow) => Err(InputError::Slow),
+            // A session waits as long as it takes.
+            Err(FrameError::NoRoom(error)) => Err(InputError::Broken(error.into())),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Bodies as streams: whole request bodies within bounds, append and read sessions with back-pressure.
 
 mod acks;
+mod budget;
 mod collect;
 mod frames;
 mod inputs;
@@ -10,6 +11,7 @@ mod outgoing;
 mod reader;
 
 pub use acks::{AckError, Acks, Answer};
+pub use budget::{Budget, Charge, Cutoff, FREE_BYTES, MIN_BUDGET_BYTES, NoRoom, Room};
 pub use collect::{CollectError, collect};
 pub use inputs::{InputError, Inputs};
 pub use limit::ReadLimit;

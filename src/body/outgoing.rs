@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use tokio::sync::mpsc;
 
+use super::budget::Charge;
 use crate::{
     upstream::{Body, BoxError},
     wire::{
@@ -63,15 +64,24 @@ impl SealedBody {
 }
 
 impl SealedSender {
-    /// Sends one input as a frame, waiting while the upstream is slower than the client.
+    /// Sends one input as a frame, waiting while the upstream is slower than the client. `charge` is given
+    /// back when the upstream has taken it.
     ///
     /// # Errors
     /// [`Ended`] when the upstream ended the session.
-    pub async fn send(&self, input: &SealedInput) -> Result<(), Ended> {
+    pub async fn send(&self, input: &SealedInput, charge: Option<Charge>) -> Result<(), Ended> {
         // Ciphertext does not compress.
         let payload = proto::encode_sealed_input(input);
-        let frame = s2s::encode_message(Compression::None, payload, false).map_err(|_| Ended)?;
-        self.0.send(Item::Frame(frame)).await.map_err(|_| Ended)
+        let frame = s2s::encode_message(Compression::None, payload, false);
+        let [head, payload] = frame.map_err(|_| Ended)?;
+        let payload = match charge {
+            Some(charge) => charge.carried_by(payload),
+            None => payload,
+        };
+        self.0
+            .send(Item::Frame([head, payload]))
+            .await
+            .map_err(|_| Ended)
     }
 
     /// Ends the session's input cleanly: the upstream acks what it has and ends too.

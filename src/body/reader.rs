@@ -2,6 +2,7 @@
 
 use super::{
     Meter, ReadLimit,
+    budget::{Charge, NoRoom, Room},
     frames::{FrameError, Frames, check_terminal},
 };
 use crate::{
@@ -15,7 +16,6 @@ use crate::{
 };
 
 /// What a read session delivers next.
-#[derive(Debug)]
 pub enum Opened {
     /// Records in clear, or a heartbeat: no records, but the tail.
     Batch {
@@ -23,6 +23,8 @@ pub enum Opened {
         batch: ReadBatch,
         /// Whether the upstream is about to go.
         reconnect_advised: bool,
+        /// What the batch takes of the budget.
+        charge: Option<Charge>,
     },
     /// The session failed; nothing follows.
     Terminal {
@@ -45,6 +47,9 @@ pub enum ReadError {
     /// The upstream went away.
     #[error("the upstream broke the read session off: {0}")]
     Broken(BoxError),
+    /// There was no room for it in time.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
 }
 
 /// Reads batches from upstream, opens them, and stops where the client's limits end.
@@ -55,23 +60,33 @@ pub struct Reader {
     meter: Meter,
     /// The batch at hand, and whether the upstream is about to go.
     opening: Option<(Opening, bool)>,
+    /// What it takes of the budget.
+    charge: Option<Charge>,
     over: bool,
 }
 
 impl Reader {
-    /// Reads from a response's body with the stream's cipher and meter.
-    pub fn new(body: ResponseBody, cipher: StreamCipher, limit: ReadLimit, meter: Meter) -> Self {
+    /// Reads from a response's body with the stream's cipher and meter, within this room.
+    pub fn new(
+        body: ResponseBody,
+        cipher: StreamCipher,
+        limit: ReadLimit,
+        meter: Meter,
+        room: Room,
+    ) -> Self {
         Self {
-            frames: Frames::new(body),
+            frames: Frames::new(body, room),
             cipher,
             limit,
             meter,
             opening: None,
+            charge: None,
             over: false,
         }
     }
 
-    /// The next delivery; `None` at the clean end, be it the upstream's or that of the limits.
+    /// The next delivery; `None` at the clean end, be it the upstream's or that of the limits. Can be asked
+    /// again when it was dropped before it was done.
     ///
     /// # Errors
     /// [`ReadError`]; nothing can be read after one.
@@ -88,20 +103,26 @@ impl Reader {
             }
             match self.frames.next().await {
                 Ok(None) => return Ok(None),
-                Ok(Some(Frame::Message {
-                    payload,
-                    reconnect_advised,
-                })) => {
+                Ok(Some((
+                    Frame::Message {
+                        payload,
+                        reconnect_advised,
+                    },
+                    charge,
+                ))) => {
+                    self.charge = charge;
                     let stored = proto::decode_stored_batch(payload)?;
                     self.opening = Some((stored.opening(), reconnect_advised));
                 }
-                Ok(Some(Frame::Terminal { status, body })) => {
+                Ok(Some((Frame::Terminal { status, body }, _))) => {
                     check_terminal(status)?;
                     self.over = true;
                     return Ok(Some(Opened::Terminal { status, body }));
                 }
                 Err(FrameError::Decode(error)) => return Err(error.into()),
                 Err(FrameError::Broken(error)) => return Err(ReadError::Broken(error)),
+                Err(FrameError::Slow) => return Err(ReadError::Broken(FrameError::Slow.into())),
+                Err(FrameError::NoRoom(error)) => return Err(error.into()),
             }
         }
     }
@@ -116,13 +137,15 @@ impl Reader {
             self.opening = None;
             return Ok(None);
         };
-        // The advice goes with the last piece.
+        // The advice goes with the last piece, and so does the charge.
+        let charge = self.charge.take_if(|_| opening.is_over());
         let reconnect_advised = *reconnect_advised && opening.is_over();
         if batch.records.is_empty() {
             // A heartbeat. Without a tail it says nothing, and clients take it for a fault.
             return Ok(batch.tail.is_some().then_some(Opened::Batch {
                 batch,
                 reconnect_advised,
+                charge,
             }));
         }
         let cut = self.limit.take(&mut batch);
@@ -130,6 +153,7 @@ impl Reader {
         Ok((!batch.records.is_empty()).then_some(Opened::Batch {
             batch,
             reconnect_advised,
+            charge,
         }))
     }
 }

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, header};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
@@ -14,6 +15,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
+    body::Budget,
     config::Config,
     drain::Drain,
     proxy::{Parts, Proxy, rules::Rules},
@@ -29,6 +31,9 @@ use crate::{
 
 /// Streams that metrics name at most, with `admin.stream_metrics`: about 10 MB of text for each scrape.
 const MAX_STREAM_SERIES: usize = 10_000;
+
+/// Files besides those of clients: connections to the upstream, most of all.
+const OTHER_FILES: u64 = 512;
 
 /// A running proxy. Dropping it without [`Running::stop`] leaves it running.
 pub struct Running {
@@ -57,6 +62,7 @@ struct RunningAdmin {
 pub(super) async fn run(config: Config, path: &Path) -> Result<(), Failure> {
     let effective = config.to_toml()?;
     tracing::info!("effective configuration:\n{effective}");
+    raise_file_limit(config.limits.max_connections);
     let mut signals = Signals::new()?;
     // Before anybody can know of the process: without it, the signal ends it.
     let hangup = signal(SignalKind::hangup())?;
@@ -91,6 +97,27 @@ fn announce(config: &Config, line: &str) -> Result<(), Failure> {
         return Ok(());
     }
     print(&format!("{line}\n"))
+}
+
+/// Every connection is an open file, and systems let a process have few of them unless it asks for as many
+/// as it may have.
+fn raise_file_limit(max_connections: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if files < (max_connections as u64).saturating_add(OTHER_FILES) {
+        tracing::warn!(
+            files,
+            max_connections,
+            "the system allows fewer open files than limits.max_connections needs"
+        );
+    }
 }
 
 /// The signals that ask for a stop.
@@ -157,6 +184,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
             oversize_batches: config.limits.oversize_batches,
             compression: config.limits.compression,
         },
+        budget: Budget::new(config.limits.max_inflight_bytes.as_u64(), &metrics),
         drain: drain.clone(),
     }));
     let address = server.local_addr();

@@ -65,9 +65,14 @@ impl Proxy {
     ) -> Result<Response<Body>, Stop> {
         let (parts, incoming) = request.into_parts();
         let encoding = UnaryEncoding::of(&parts.headers)?;
-        let body = body::collect(&parts.headers, incoming, &self.drain)
-            .await
-            .map_err(|error| collect_error(error, encoding.bad_body()))?;
+        let body = body::collect(
+            &parts.headers,
+            incoming,
+            &self.budget.whole_body(),
+            &self.drain,
+        )
+        .await
+        .map_err(|error| collect_error(error, encoding.bad_body()))?;
         let input = encoding.decode(body.clone())?;
         let access = self
             .access(&path, Purpose::Append, &parts.headers, caller)

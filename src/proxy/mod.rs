@@ -37,7 +37,7 @@ use self::{
     rules::Rules,
 };
 use crate::{
-    body::{self, Meter},
+    body::{self, Budget, Meter},
     crypto::{KeyCheck, StreamCipher},
     drain::Drain,
     keys,
@@ -66,6 +66,7 @@ pub struct Proxy {
     upstream: Upstream,
     basin_domain: String,
     fit: Fit,
+    budget: Budget,
     drain: Drain,
     metrics: Arc<Metrics>,
     sinks: Arc<Sinks>,
@@ -87,6 +88,8 @@ pub struct Parts {
     pub basin_domain: String,
     /// How batches are made to fit upstream.
     pub fit: Fit,
+    /// The memory for clients' bodies.
+    pub budget: Budget,
     /// How far the process has come in stopping.
     pub drain: Drain,
     /// Where it counts what it does.
@@ -110,6 +113,7 @@ impl Proxy {
             upstream: parts.upstream,
             basin_domain: parts.basin_domain,
             fit: parts.fit,
+            budget: parts.budget,
             drain: parts.drain,
             metrics: parts.metrics,
             sinks: parts.sinks,
@@ -218,7 +222,7 @@ impl Proxy {
     /// A control request with its body in memory.
     async fn whole(&self, request: Request<Incoming>) -> Result<Control, Stop> {
         let (parts, body) = request.into_parts();
-        let body = body::collect(&parts.headers, body, &self.drain)
+        let body = body::collect(&parts.headers, body, &self.budget.whole_body(), &self.drain)
             .await
             .map_err(|error| control::collect_error(error, Error::BadJson))?;
         Ok(Control {

@@ -23,7 +23,7 @@ use super::{
     respond::{self, Asked},
 };
 use crate::{
-    body::{Opened, ReadError, Reader},
+    body::{Charge, Cutoff, Opened, ReadError, Reader},
     drain::Drain,
     keys,
     stream::StreamPath,
@@ -50,7 +50,8 @@ impl Proxy {
         caller: &Caller,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
-        let (head, _body) = request.into_parts();
+        let (mut head, _body) = request.into_parts();
+        let cutoff = head.extensions.remove::<Cutoff>();
         let lookup = self.registry.lookup(&path).await?;
         // As in S2 the query is read before the headers. On a plain stream it is the upstream's to read.
         let query = ReadQuery::parse(head.uri.query());
@@ -78,13 +79,14 @@ impl Proxy {
         let cipher = self.cipher(&stream, &head.headers, &asked.exchange)?;
         let response = self.open_session(&path, head, &query).await?;
         let response = session_or_refusal(&self.upstream, response).await?;
+        let room = match wanted {
+            Wanted::Unary { .. } => self.budget.whole_answer(cutoff),
+            Wanted::Events { .. } | Wanted::Frames(_) => self.budget.reading(cutoff),
+        };
+        let body = response.into_body();
+        let meter = self.meter(&path);
         let delivery = Delivery {
-            reader: Reader::new(
-                response.into_body(),
-                cipher.clone(),
-                query.limit(),
-                self.meter(&path),
-            ),
+            reader: Reader::new(body, cipher.clone(), query.limit(), meter, room),
             pin: self.pin(stream, &cipher),
             drain: self.drain.clone(),
             at_tail: None,
@@ -93,8 +95,8 @@ impl Proxy {
         };
         match wanted {
             Wanted::Unary { media, format } => {
-                let batch = collected(&self.upstream, delivery, query.wait()).await?;
-                Ok(asked.whole(unary(&batch, media, format)))
+                let (batch, charged) = collected(&self.upstream, delivery, query.wait()).await?;
+                Ok(asked.whole(unary(&batch, charged, media, format)))
             }
             Wanted::Events { format, last } => {
                 let body = events(delivery, format, last);
@@ -233,7 +235,8 @@ impl Delivery {
             () = self.drain.over() => return Ok(self.cut()),
             () = self.drain.begun(), if waits.is_some() => {
                 self.is_advised = true;
-                return Ok(Step::Batch(ReadBatch { records: Vec::new(), tail: waits }, true));
+                let beat = ReadBatch { records: Vec::new(), tail: waits };
+                return Ok(Step::Batch(beat, true, None));
             }
         };
         self.learn(opened.as_ref()).await;
@@ -241,9 +244,10 @@ impl Delivery {
             Some(Opened::Batch {
                 batch,
                 reconnect_advised,
+                charge,
             }) => {
                 self.is_advised |= self.drain.is_draining();
-                Step::Batch(batch, reconnect_advised || self.is_advised)
+                Step::Batch(batch, reconnect_advised || self.is_advised, charge)
             }
             Some(Opened::Terminal { status, body }) => {
                 self.exchange.refused_with(status);
@@ -281,16 +285,23 @@ async fn collected(
     upstream: &Upstream,
     mut delivery: Delivery,
     wait: u32,
-) -> Result<ReadBatch, Stop> {
+) -> Result<(ReadBatch, Option<Charge>), Stop> {
     let mut whole = ReadBatch {
         records: Vec::new(),
         tail: None,
     };
+    let mut charged: Option<Charge> = None;
     let collecting = async {
         let mut waiting = false;
         while let Some(opened) = delivery.next().await.map_err(Error::from)? {
             let batch = match opened {
-                Opened::Batch { batch, .. } => batch,
+                Opened::Batch { batch, charge, .. } => {
+                    match (&mut charged, charge) {
+                        (Some(charged), Some(charge)) => charged.merge(charge),
+                        (none, charge) => *none = none.take().or(charge),
+                    }
+                    batch
+                }
                 Opened::Terminal { status, body } => return Err(terminal(status, body)),
             };
             let is_heartbeat = batch.records.is_empty();
@@ -313,16 +324,21 @@ async fn collected(
         .within(deadline, collecting)
         .await
         .map_err(|_| Error::Timeout)??;
-    Ok(whole)
+    Ok((whole, charged))
 }
 
 /// A batch as a whole answer.
-fn unary(batch: &ReadBatch, media: Media, format: Format) -> Response<Bytes> {
+fn unary(
+    batch: &ReadBatch,
+    charged: Option<Charge>,
+    media: Media,
+    format: Format,
+) -> Response<Bytes> {
     let body = match media {
         Media::Proto => proto::encode_read_batch(batch),
         Media::Json | Media::S2s | Media::EventStream => json::encode_read_batch(batch, format),
     };
-    respond::typed(StatusCode::OK, media, body)
+    respond::typed(StatusCode::OK, media, carried(body, charged))
 }
 
 /// The session as server-sent events.
@@ -333,7 +349,7 @@ fn events(delivery: Delivery, format: Format, last: Option<LastEventId>) -> Body
         bytes: 0,
     });
     chunks(delivery, false, move |step| match step {
-        Step::Batch(batch, _) => match batch.records.last() {
+        Step::Batch(batch, _, charge) => match batch.records.last() {
             Some(record) => {
                 id.seq_num = record.seq_num;
                 id.count = id.count.saturating_add(batch.records.len());
@@ -342,7 +358,7 @@ fn events(delivery: Delivery, format: Format, last: Option<LastEventId>) -> Body
                     .iter()
                     .map(|record| record.record.metered_size());
                 id.bytes = id.bytes.saturating_add(sizes.sum());
-                vec![sse::batch(&batch, format, &id)]
+                vec![carried(sse::batch(&batch, format, &id), charge)]
             }
             None => {
                 let ping = batch.tail.map(|tail| sse::ping(tail, now_ms()));
@@ -358,10 +374,10 @@ fn events(delivery: Delivery, format: Format, last: Option<LastEventId>) -> Body
 /// The session as S2S frames.
 fn frames(delivery: Delivery, compression: Compression) -> Body {
     chunks(delivery, true, move |step| match step {
-        Step::Batch(batch, reconnect_advised) => {
+        Step::Batch(batch, reconnect_advised, charge) => {
             let payload = proto::encode_read_batch(&batch);
             match s2s::encode_message(compression, payload, reconnect_advised) {
-                Ok(frame) => frame.into(),
+                Ok([head, payload]) => vec![head, carried(payload, charge)],
                 Err(_) => {
                     let error = Error::Garbage("a batch too large");
                     vec![respond::terminal_frame(&error.into())]
@@ -374,9 +390,17 @@ fn frames(delivery: Delivery, compression: Compression) -> Body {
     })
 }
 
+/// Bytes with what they take of the budget until they are out.
+fn carried(bytes: Bytes, charge: Option<Charge>) -> Bytes {
+    match charge {
+        Some(charge) => charge.carried_by(bytes),
+        None => bytes,
+    }
+}
+
 /// One thing to write to the client.
 enum Step {
-    Batch(ReadBatch, bool),
+    Batch(ReadBatch, bool, Option<Charge>),
     /// The upstream's own error; nothing follows.
     Terminal(u16, String),
     /// The proxy's error; nothing follows.
@@ -397,7 +421,7 @@ fn chunks(
         let step = match delivery.step(in_frames).await {
             Ok(step) => step,
             Err(ReadError::Broken(error)) => return Some((vec![Err(error)], None)),
-            Err(error @ (ReadError::Open(_) | ReadError::Decode(_))) => {
+            Err(error @ (ReadError::Open(_) | ReadError::Decode(_) | ReadError::NoRoom(_))) => {
                 let error = Error::from(error);
                 delivery.exchange.failed(&error);
                 Step::Failed(error)
@@ -418,6 +442,7 @@ impl From<ReadError> for Error {
             ReadError::Open(error) => Self::Open(error),
             ReadError::Decode(_) => Self::Garbage("a batch that does not decode"),
             ReadError::Broken(_) => Self::Broken,
+            ReadError::NoRoom(_) => Self::Busy,
         }
     }
 }

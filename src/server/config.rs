@@ -5,9 +5,11 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    body::MIN_BUDGET_BYTES,
     file::OptionalFile,
     wire::record::{OversizeBatches, RecordCompression},
 };
@@ -77,6 +79,11 @@ pub struct Limits {
     pub compression: RecordCompression,
     /// Client connections at a time; more wait in the system's accept queue.
     pub max_connections: usize,
+    /// Memory for the bodies of all requests and answers that are worked on: half of it for what clients
+    /// send, half for what they read. A request that finds no room waits, and is refused after five seconds
+    /// unless it is a session. At least 16 MiB.
+    #[serde(serialize_with = "write_size")]
+    pub max_inflight_bytes: ByteSize,
     /// Time for a TLS handshake.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
@@ -108,6 +115,7 @@ impl Default for Limits {
             oversize_batches: OversizeBatches::Split,
             compression: RecordCompression::WhenNeeded,
             max_connections: 10_000,
+            max_inflight_bytes: ByteSize::mib(256),
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
@@ -184,12 +192,34 @@ impl Limits {
             (self.handshake_timeout.is_zero(), "handshake_timeout"),
             (self.header_timeout.is_zero(), "header_timeout"),
         ];
-        checks
+        let mut problems: Vec<_> = checks
             .into_iter()
             .filter(|(is_zero, _)| *is_zero)
             .map(|(_, key)| format!("limits.{key}: must not be zero"))
-            .collect()
+            .collect();
+        if self.max_inflight_bytes.as_u64() < MIN_BUDGET_BYTES {
+            problems.push(format!(
+                "limits.max_inflight_bytes: must be at least {}: one large request takes that much",
+                ByteSize::b(MIN_BUDGET_BYTES)
+            ));
+        }
+        problems
     }
+}
+
+/// Writes a size in the largest unit that it is a whole number of: `ByteSize` itself rounds.
+fn write_size<S: serde::Serializer>(size: &ByteSize, to: S) -> Result<S::Ok, S::Error> {
+    let bytes = size.as_u64();
+    let units = [
+        (bytesize::GIB, "GiB"),
+        (bytesize::MIB, "MiB"),
+        (bytesize::KIB, "KiB"),
+    ];
+    let unit = units
+        .into_iter()
+        .find(|(unit, _)| bytes.is_multiple_of(*unit));
+    let (unit, name) = unit.unwrap_or((1, "B"));
+    to.collect_str(&format_args!("{} {name}", bytes / unit))
 }
 
 fn is_domain(text: &str) -> bool {

@@ -11,7 +11,8 @@ use std::{
     time::Duration,
 };
 
-use hyper::service::service_fn;
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::Watcher},
@@ -30,6 +31,7 @@ use super::{
     tls,
 };
 use crate::{
+    body::Cutoff,
     drain::Drain,
     telemetry::{label::HandshakeFailure, metrics::Metrics},
 };
@@ -38,9 +40,11 @@ use crate::{
 const MAX_STREAMS: u32 = 200;
 /// Bytes a client may send on one stream before they are read: a batch of 1 MiB and its framing fit
 /// without waiting for a window update.
-const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
-/// Bytes a client may send on one connection before any is read: eight full streams.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+const STREAM_WINDOW: u32 = 1024 * 1024 + 64 * 1024;
+/// Bytes a client may send on one connection before any is read: some full streams. This is memory that a
+/// client takes without asking, so that all connections together take at most this times
+/// `limits.max_connections`. s2-lite offers 1 MiB.
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Bytes of response body buffered per stream while the client's window is shut.
 const SEND_BUFFER: usize = 256 * 1024;
 /// Header bytes accepted in a request: s2-lite's figure.
@@ -135,11 +139,14 @@ impl<H: Handler> Shared<H> {
     {
         let address = peer.address;
         let requested = Arc::new(AtomicBool::new(false));
+        let cutoff = Cutoff::default();
         let service = {
             let (handler, requested) = (Arc::clone(&self.handler), Arc::clone(&requested));
-            service_fn(move |request| {
+            let cutoff = cutoff.clone();
+            service_fn(move |mut request: Request<Incoming>| {
                 requested.store(true, Ordering::Relaxed);
                 body.note(&request);
+                request.extensions_mut().insert(cutoff.clone());
                 let response = Arc::clone(&handler).handle(request, peer.clone());
                 async move { Ok::<_, Infallible>(response.await) }
             })
@@ -150,12 +157,16 @@ impl<H: Handler> Shared<H> {
         // an HTTP/2 connection that never asks for anything.
         let ended = tokio::select! {
             ended = &mut connection => ended,
+            () = cutoff.cut() => return,
             () = sleep(self.limits.header_timeout) => {
                 if !requested.load(Ordering::Relaxed) {
                     debug!(peer = %address, "no request in time");
                     return;
                 }
-                connection.await
+                tokio::select! {
+                    ended = connection => ended,
+                    () = cutoff.cut() => return,
+                }
             }
         };
         if let Err(error) = ended {

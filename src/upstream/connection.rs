@@ -32,12 +32,13 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Most requests at once on one HTTP/2 connection, as in S2's own clients: under the smallest limit
 /// (100) that servers are advised to set (RFC 9113 section 6.5.2).
 pub(super) const MAX_STREAMS: usize = 90;
-/// Bytes a peer may send on one stream before it is read: one S2 batch of 1 MiB and its framing fit
-/// without waiting for a window update.
-const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
-/// Bytes a peer may send on one connection before any is read: eight full streams, so that a few slow
-/// readers do not hold up the others.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Bytes a peer may send on one stream before it is read. A client that does not take what it reads makes
+/// the proxy hold this much, so it is half of S2's largest batch: at a millisecond to the upstream, one
+/// stream still gets about 500 MB/s.
+const STREAM_WINDOW: u32 = 512 * 1024;
+/// Bytes a peer may send on one connection before any is read: every stream's, for the streams are those of
+/// different clients, and slow readers must not hold up the others.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
 /// Bytes of request body buffered per stream while the peer's window is shut: one batch's worth would
 /// be held for every stream, a quarter keeps the pipe full.
 const SEND_BUFFER: usize = 256 * 1024;

@@ -18,7 +18,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, header::ACCEPT_ENCODING};
 
 use super::compression::{gzip, zstd};
-pub use decode::FrameDecoder;
+pub use decode::{FrameDecoder, Gathered, RawFrame};
 
 /// `content-type` of a session.
 pub const CONTENT_TYPE: &str = "s2s/proto";

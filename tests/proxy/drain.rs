@@ -1,8 +1,9 @@
 //! A stop lets clients go in their own time, ends the rest honestly, and loses nothing that was acked.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use rustix::process::Signal;
+use s2_api::v1::stream::proto::ReadBatch;
 use s2_sdk::{
     S2, S2Stream,
     append_session::AppendSessionConfig,
@@ -16,7 +17,8 @@ use tokio::net::TcpStream;
 
 use crate::harness::{
     Answer, Ask, BASIN, Client, DEADLINE, Encoding, Frame, KEY, Lite, Live, Packed, Program,
-    RECONNECT, Session, append, channel, frame, input, read, record, records, sdk_config, until,
+    RECONNECT, Session, append, channel, frame, heartbeat, input, read, record, records,
+    sdk_config, sealed_batch, until,
 };
 
 /// The program over a real server, with a basin and an encrypted stream of one record.
@@ -30,7 +32,7 @@ impl Deployment {
     async fn start(sections: Value) -> Self {
         let lite = Lite::start().await;
         let dir = tempfile::tempdir().unwrap();
-        let program = Program::with(dir.path(), lite.address, &sections, "info,streamseal=debug");
+        let program = Program::with(dir.path(), lite.address, &sections, "info");
         let config = json!({ "stream_cipher": "aegis-256", "create_stream_on_append": true });
         let basin = json!({ "basin": BASIN, "config": config });
         let client = program.client("http/1.1").await;
@@ -135,6 +137,39 @@ async fn sessions_are_advised_to_go_and_the_program_ends_when_they_have() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_a_reader_that_has_every_record_before_the_tail_is_told_it_again() {
+    let mut deployment = Deployment::start(json!({})).await;
+    // Answered by hand, for the upstream says something every few seconds.
+    let at_tail = heartbeat(1);
+    let behind = ReadBatch {
+        tail: heartbeat(5).tail,
+        ..sealed_batch("the first of five")
+    };
+    let mut reads = Vec::new();
+    for batch in [&at_tail, &behind] {
+        let player = deployment.lite.play(&records("s"));
+        let client = deployment.program.client("h2").await;
+        let opened = client.open(read("s", "seq_num=0", Encoding::Frames)).await;
+        let mut live = Live::new(opened);
+        player.play(frame(batch)).await;
+        assert!(!advised(&live.frame().await.unwrap().unwrap()));
+        reads.push((player, live));
+    }
+    stopping(&deployment).await;
+    let told = reads[0].1.frame().await.unwrap().unwrap();
+    assert!(advised(&told));
+    assert_eq!(told.batch(), at_tail);
+    // To resume from a tail that was not reached would skip records.
+    let (player, mut live) = reads.pop().unwrap();
+    player.play(frame(&heartbeat(9))).await;
+    let next = live.frame().await.unwrap().unwrap();
+    assert!(advised(&next));
+    assert_eq!(next.batch(), heartbeat(9));
+    drop((reads, live));
+    assert_eq!(deployment.program.ended().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_end_in_time_is_told_so_after_its_acks() {
     let limits = json!({ "limits": { "drain_timeout": "1s" } });
     let mut deployment = Deployment::start(limits).await;
@@ -147,22 +182,27 @@ async fn what_does_not_end_in_time_is_told_so_after_its_acks() {
     let made = program.client("h2").await.ask(hanging.clone()).await;
     assert_eq!(made.status, 200);
     let _player = deployment.lite.play(&records("hang"));
-    let hanging = asking(program.client("h2").await, hanging);
     let poll = read("s", "seq_num=1&wait=60", Encoding::Json);
     let polling = asking(program.client("h2").await, poll);
     let (half, body) = channel();
     half.send(Ok("{".into())).await.unwrap();
     let ask = append("half", Encoding::Json, Packed::Not, &one("x"));
-    let client = program.client("http/1.1").await;
+    let client = Arc::new(program.client("h2").await);
+    let asks = Arc::clone(&client);
     let sending = tokio::spawn(async move {
-        let response = client.send(ask, body).await.unwrap();
+        let response = asks.send(ask, body).await.unwrap();
         response.status()
     });
+    until("the half is sent", async || {
+        half.capacity() == half.max_capacity()
+    })
+    .await;
+    // It comes on the same connection, so when it is there, the half is.
+    let hanging = tokio::spawn(async move { client.ask(hanging).await });
     until("all have arrived", async || {
-        let (log, seen) = (program.log(), deployment.lite.seen());
+        let seen = deployment.lite.seen();
         let appends = |seen: &&crate::harness::Seen| seen.line.ends_with("/hang/records");
-        log.contains("/v1/streams/half/records")
-            && seen.iter().any(|seen| seen.line.contains("wait=60"))
+        seen.iter().any(|seen| seen.line.contains("wait=60"))
             && seen.iter().filter(appends).count() == 2
     })
     .await;

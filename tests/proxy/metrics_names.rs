@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::json;
 use streamseal::{
+    body::Budget,
     drain::Drain,
     proxy::{Parts, Proxy, rules::Rules},
     server::Server,
@@ -208,6 +209,7 @@ async fn naming_streams(stack: &Stack, max_series: usize) -> (Arc<Metrics>, Clie
         upstream: Upstream::new(&config.upstream, Arc::clone(&metrics)).unwrap(),
         basin_domain: String::new(),
         fit: Fit::default(),
+        budget: Budget::new(config.limits.max_inflight_bytes.as_u64(), &metrics),
         metrics: Arc::clone(&metrics),
         drain: Drain::new(),
         sinks: Arc::new(Sinks::new(None, None)),

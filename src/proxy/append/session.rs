@@ -18,7 +18,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::session_or_refusal;
 use crate::{
-    body::{Acks, Answer, InputError, Inputs, Meter, SealedBody, SealedSender},
+    body::{Acks, Answer, Charge, InputError, Inputs, Meter, SealedBody, SealedSender},
     crypto::StreamCipher,
     drain::Drain,
     proxy::{
@@ -77,7 +77,7 @@ impl Proxy {
             expected: Mutex::default(),
         });
         let uplink = Uplink {
-            inputs: Inputs::new(incoming),
+            inputs: Inputs::new(incoming, self.budget.sending()),
             cipher: cipher.clone(),
             fit: self.fit,
             meter: self.meter(&path),
@@ -85,7 +85,7 @@ impl Proxy {
             drain: self.drain.clone(),
         };
         let session = Session {
-            acks: Acks::new(response.into_body()),
+            acks: Acks::new(response.into_body(), self.budget.sending()),
             shared,
             compression,
             split: None,
@@ -166,9 +166,10 @@ impl Uplink {
                 break Error::Draining.into();
             };
             match next {
-                Ok(Some(input)) => match self.seal(&input).await {
+                Ok(Some((input, charge))) => match self.seal(&input).await {
                     Ok(parts) => {
-                        if self.send(&sender, parts).await.is_none() {
+                        drop(input);
+                        if self.send(&sender, parts, charge).await.is_none() {
                             return;
                         }
                     }
@@ -176,6 +177,7 @@ impl Uplink {
                 },
                 Ok(None) => return sender.finish().await,
                 Err(InputError::Decode(error)) => break Error::Decode(error).into(),
+                Err(InputError::Slow) => break Error::SlowClient.into(),
                 Err(InputError::Broken(_)) => return self.shared.exchange.left(),
             }
         };
@@ -192,14 +194,19 @@ impl Uplink {
         Ok(sealed)
     }
 
-    /// Sends the parts of one input; `None` when the session is over.
-    async fn send(&self, sender: &SealedSender, parts: Vec<SealedInput>) -> Option<()> {
+    /// Sends the parts of one input; `None` when the session is over. The last one takes the charge along.
+    async fn send(
+        &self,
+        sender: &SealedSender,
+        parts: Vec<SealedInput>,
+        mut charge: Option<Charge>,
+    ) -> Option<()> {
         let last = parts.len().checked_sub(1)?;
         let mut end: Option<Position> = None;
         for (at, batch) in parts.into_iter().enumerate() {
             if last == 0 {
                 self.shared.expect(&batch, None);
-                return sender.send(&batch).await.ok();
+                return sender.send(&batch, charge.take()).await.ok();
             }
             let batch = match end {
                 Some(end) => batch.following(end.seq_num),
@@ -211,7 +218,8 @@ impl Uplink {
                 acked,
             };
             self.shared.expect(&batch, Some(part));
-            sender.send(&batch).await.ok()?;
+            let charge = charge.take_if(|_| at == last);
+            sender.send(&batch, charge).await.ok()?;
             end = Some(ack.await.ok()?);
         }
         Some(())

@@ -195,6 +195,7 @@ pub fn collect_error(error: CollectError, bad: impl FnOnce(String) -> Error) -> 
         CollectError::Broken(error) => bad(error.to_string()).into(),
         CollectError::Slow => Error::SlowClient.into(),
         CollectError::Draining => Error::Draining.into(),
+        CollectError::NoRoom(_) => Error::Busy.into(),
     }
 }
 

@@ -68,3 +68,26 @@ fn every_mistake_is_reported_with_its_key() {
         ]
     );
 }
+
+#[test]
+fn a_budget_too_small_for_one_request_is_refused_and_sizes_are_written_exactly() {
+    for (bytes, written, works) in [
+        (16 << 20, "16 MiB", true),
+        ((16 << 20) + 1, "16777217 B", true),
+        (1 << 34, "16 GiB", true),
+        ((16 << 20) - 1024, "16383 KiB", false),
+        (0, "0 GiB", false),
+    ] {
+        let limits = Limits {
+            max_inflight_bytes: bytesize::ByteSize::b(bytes),
+            ..Limits::default()
+        };
+        let text = toml::to_string(&limits).unwrap();
+        assert!(
+            text.contains(&format!("max_inflight_bytes = \"{written}\"")),
+            "{text}"
+        );
+        assert_eq!(toml::from_str::<Limits>(&text).unwrap(), limits);
+        assert_eq!(limits.problems().is_empty(), works, "{written}");
+    }
+}

@@ -51,7 +51,25 @@ impl FrameDecoder {
         reason = "a decoder that wants more is not an iterator at its end"
     )]
     pub fn next(&mut self) -> Result<Option<Frame>, DecodeError> {
-        self.next_raw()?.map(decode_frame).transpose()
+        self.next_raw()?.map(RawFrame::decode).transpose()
+    }
+
+    /// The next whole frame as it came, or `None` until more is pushed.
+    ///
+    /// # Errors
+    /// [`DecodeError::Frame`] for a length beyond the limit.
+    pub fn next_raw(&mut self) -> Result<Option<RawFrame>, DecodeError> {
+        Ok(self.next_bytes()?.map(RawFrame))
+    }
+
+    /// What of the next frame is here when it is not here whole.
+    pub fn gathered(&self) -> Gathered {
+        let flag = self.partial.get(LENGTH_BYTES).copied();
+        let length = frame_length(&self.partial).ok().flatten();
+        Gathered {
+            bytes: self.partial.len(),
+            memory: length.zip(flag).map(|(length, flag)| memory(length, flag)),
+        }
     }
 
     /// Checks that the body did not end within a frame, once [`Self::next`] has no more.
@@ -67,7 +85,7 @@ impl FrameDecoder {
     }
 
     /// The next frame after its length.
-    fn next_raw(&mut self) -> Result<Option<Bytes>, DecodeError> {
+    fn next_bytes(&mut self) -> Result<Option<Bytes>, DecodeError> {
         if self.partial.is_empty()
             && let Some(chunk) = self.chunks.front_mut()
             && let Some(length) = frame_length(chunk)?
@@ -114,6 +132,41 @@ impl std::fmt::Debug for FrameDecoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let pushed: usize = self.chunks.iter().map(Bytes::len).sum();
         write!(f, "FrameDecoder({} bytes)", self.partial.len() + pushed)
+    }
+}
+
+/// A whole frame as it came.
+pub struct RawFrame(Bytes);
+
+impl RawFrame {
+    /// The most that it takes once it is decompressed.
+    pub fn memory(&self) -> usize {
+        let flag = self.0.first().copied().unwrap_or_default();
+        memory(self.0.len(), flag)
+    }
+
+    /// Decompresses it.
+    ///
+    /// # Errors
+    /// [`DecodeError::Frame`] for a malformed frame.
+    pub fn decode(self) -> Result<Frame, DecodeError> {
+        decode_frame(self.0)
+    }
+}
+
+/// What of a frame is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gathered {
+    /// How many bytes.
+    pub bytes: usize,
+    /// The most that the whole frame takes once it is decompressed, as soon as that is known.
+    pub memory: Option<usize>,
+}
+
+fn memory(length: usize, flag: u8) -> usize {
+    match Compression::of_flag(flag) {
+        Some(Compression::Zstd | Compression::Gzip) => MAX_FRAME_BYTES,
+        Some(Compression::None) | None => length,
     }
 }
 

@@ -179,6 +179,12 @@ impl Stack {
         self.running.as_ref().unwrap().metrics()
     }
 
+    /// Bytes that the proxy's budget counts now.
+    pub fn inflight(&self) -> usize {
+        let running = self.running.as_ref().expect("it is stopped");
+        usize::try_from(running.metrics().clients.inflight.get()).unwrap()
+    }
+
     /// Runs a command of the program with this deployment's configuration.
     pub fn command(&self, arguments: &[&str]) -> Ran {
         let file = self.config.store.path.with_file_name("command.toml");
