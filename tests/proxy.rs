@@ -60,6 +60,8 @@ mod leaving;
 mod limits;
 #[path = "proxy/listener.rs"]
 mod listener;
+#[path = "proxy/log_lines.rs"]
+mod log_lines;
 #[path = "proxy/logs.rs"]
 mod logs;
 #[path = "proxy/metrics.rs"]

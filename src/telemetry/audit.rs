@@ -1,5 +1,7 @@
 //! The audit log: who used which stream, with which key, and how it ended; a JSON object per line.
 
+mod line;
+
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
@@ -14,14 +16,13 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use humantime_serde::re::humantime::format_rfc3339_millis;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::{label::Fault, metrics::Metrics, rarely::Rarely, report::Report};
+use super::{metrics::Metrics, rarely::Rarely, report::Report};
 
 /// Lines that wait for a slow disk. They take about 4 MiB, and at most 64 MiB when every name is of the
 /// longest kind.
@@ -79,7 +80,7 @@ fn is_writable_kind(found: &std::fs::Metadata) -> bool {
 
 /// The audit log. A thread of its own writes it, so that a slow disk holds up no request.
 ///
-/// A line that cannot be written, because the disk is full or too slow for [`QUEUE`] lines to wait, is lost;
+/// A line that cannot be written, because the disk is full or too slow for 8192 lines to wait, is lost;
 /// each is counted in `streamseal_audit_failures_total`, and the log tells of it. Requests go on.
 pub struct Audit {
     queue: SyncSender<Job>,
@@ -138,7 +139,7 @@ impl Audit {
 
     /// Writes a line. Returns at once.
     pub fn write(&self, report: &Report<'_>) {
-        let queued = match line(report) {
+        let queued = match line::of(report) {
             Ok(line) => self.queue.try_send(Job::Line(line)),
             Err(error) => return self.lost.tell(&error),
         };
@@ -280,63 +281,6 @@ impl Writer {
             }
         }
     }
-}
-
-/// A line, with its end.
-fn line(report: &Report<'_>) -> Result<Vec<u8>, serde_json::Error> {
-    let mut line = serde_json::to_vec(&Line {
-        time: format_rfc3339_millis(SystemTime::now()).to_string(),
-        request_id: report.id.as_str(),
-        upstream_request_id: report.upstream_id.map(|id| id.as_str()),
-        who: Who {
-            token: report.client.token,
-            certificate: report.client.certificate,
-            address: report.client.address.to_string(),
-        },
-        request: report.what,
-        operation: report.operation.as_str(),
-        encoding: report.encoding.as_str(),
-        basin: report.basin,
-        stream: report.stream,
-        status: report.status,
-        code: report.code,
-        fault: report.fault.map(Fault::as_str),
-        cipher: report.key.map(|key| key.cipher),
-        key: report.key.map(|key| &*key.check),
-        records: report.records,
-        duration_ms: report.duration_ms(),
-    })?;
-    line.push(b'\n');
-    Ok(line)
-}
-
-/// The fields of a line, which are documented for users.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: String,
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_request_id: Option<&'a str>,
-    who: Who<'a>,
-    request: &'a str,
-    operation: &'a str,
-    encoding: &'a str,
-    basin: Option<&'a str>,
-    stream: Option<&'a str>,
-    status: Option<u16>,
-    code: &'a str,
-    fault: Option<&'a str>,
-    cipher: Option<&'a str>,
-    key: Option<&'a str>,
-    records: Option<u64>,
-    duration_ms: f64,
-}
-
-#[derive(Serialize)]
-struct Who<'a> {
-    token: Option<&'a str>,
-    certificate: Option<&'a str>,
-    address: String,
 }
 
 #[cfg(test)]
