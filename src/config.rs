@@ -16,7 +16,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    keys,
+    keys, process,
     proxy::rules::{BasinRule, Rules, StreamRule},
     server::{self, Authenticate},
     store,
@@ -42,6 +42,8 @@ pub struct Config {
     pub keys: keys::Config,
     /// How much of the proxy clients may use.
     pub limits: server::Limits,
+    /// What the process keeps from its host.
+    pub process: process::Config,
     /// Ciphers of basins by name; the first match wins.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub basins: Vec<BasinRule>,

@@ -17,7 +17,7 @@ const ROWS: &[&[&str]] = &[
     &["proxy"],
     &["body", "store", "keys", "upstream"],
     &["wire"],
-    &["crypto", "telemetry", "stream", "file"],
+    &["crypto", "telemetry", "stream", "file", "process"],
 ];
 
 /// What goes another way, and why. An entry that is not needed any more fails, too.

@@ -52,6 +52,8 @@ mod limits;
 mod listener;
 #[path = "proxy/logs.rs"]
 mod logs;
+#[path = "proxy/memory.rs"]
+mod memory;
 #[path = "proxy/native.rs"]
 mod native;
 #[path = "proxy/native_reads.rs"]

@@ -98,6 +98,11 @@ impl Ask {
         self.body("application/json", body.to_string())
     }
 
+    /// The bytes it sends.
+    pub fn body_bytes(&self) -> &Bytes {
+        &self.body
+    }
+
     /// Sends these bytes.
     pub fn body(self, content_type: &str, body: impl Into<Bytes>) -> Self {
         self.header("content-type", content_type).raw(body)
