@@ -5,9 +5,7 @@ use std::{fmt, io};
 use mimalloc::MiMalloc;
 use rustix::{
     mm::{MlockAllFlags, mlockall},
-    process::{
-        DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
-    },
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
 };
 use serde::{Deserialize, Serialize};
 use zeroizing_alloc::ZeroAlloc;

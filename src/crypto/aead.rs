@@ -10,7 +10,7 @@ use aes_gcm::{
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
-use super::{Key, key::KEY_BYTES};
+use super::{Key, key::KEY_BYTES, stack::scrubbed};
 
 /// Tag size of both ciphers in bytes.
 pub(super) const TAG_BYTES: usize = 16;
@@ -99,7 +99,7 @@ impl Aead {
             Cipher::Aegis256 => Self::Aegis256(key.clone()),
             Cipher::Aes256Gcm => {
                 let bytes: &[u8; KEY_BYTES] = key.as_bytes();
-                Self::Aes256Gcm(Box::new(Aes256Gcm::new(bytes.into())))
+                scrubbed(|| Self::Aes256Gcm(Box::new(Aes256Gcm::new(bytes.into()))))
             }
         }
     }
@@ -118,7 +118,7 @@ impl Aead {
         aad: &[u8],
         text: &mut [u8],
     ) -> Result<[u8; TAG_BYTES], TooLong> {
-        match (self, nonce) {
+        scrubbed(|| match (self, nonce) {
             (Self::Aegis256(key), Nonce::Aegis256(nonce)) => {
                 Ok(Aegis256::<TAG_BYTES>::new(key.as_bytes(), &nonce).encrypt_in_place(text, aad))
             }
@@ -129,7 +129,7 @@ impl Aead {
             (Self::Aegis256(_), Nonce::Aes256Gcm(_)) | (Self::Aes256Gcm(_), Nonce::Aegis256(_)) => {
                 Err(TooLong)
             }
-        }
+        })
     }
 
     /// Decrypts `text` in place. On `false` the tag is bad and `text` must not be used.
@@ -141,7 +141,7 @@ impl Aead {
         text: &mut [u8],
         tag: &[u8; TAG_BYTES],
     ) -> bool {
-        match self {
+        scrubbed(|| match self {
             Self::Aegis256(key) => {
                 let Ok(nonce) = <&[u8; AEGIS_NONCE_BYTES]>::try_from(nonce) else {
                     return false;
@@ -157,7 +157,7 @@ impl Aead {
                 gcm.decrypt_inout_detached(&nonce.into(), aad, InOutBuf::from(text), &(*tag).into())
                     .is_ok()
             }
-        }
+        })
     }
 }
 

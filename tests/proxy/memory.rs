@@ -16,7 +16,7 @@ const PROTOCOLS: [&str; 2] = ["http/1.1", "h2"];
 
 /// How often memory is searched before what is found counts: what belonged to a connection may outlive
 /// its socket for a moment.
-const SEARCHES: usize = 20;
+const SEARCHES: usize = 5;
 
 /// The program over a real upstream, with a basin whose streams are encrypted.
 struct World {
@@ -75,7 +75,10 @@ impl Visit<'_> {
     }
 
     fn batch(&self) -> AppendInput {
-        input([record(&[(b"name", self.body.as_bytes())], self.body.clone())])
+        input([record(
+            &[(b"name", self.body.as_bytes())],
+            self.body.clone(),
+        )])
     }
 
     fn append(&self, encoding: Encoding) -> Ask {
@@ -234,7 +237,11 @@ async fn what_is_no_key_leaves_nothing() {
             visit.leaves_nothing(kind).await;
         }
         let visit = world.visit(protocol).await;
-        let ask = Ask::get(format!("{}?s2-encryption-key={}", records("s"), base64(&visit.key)));
+        let ask = Ask::get(format!(
+            "{}?s2-encryption-key={}",
+            records("s"),
+            base64(&visit.key)
+        ));
         let answer = visit.client.ask(ask).await;
         assert_eq!(answer.status, 400, "{}", answer.text());
         visit.leaves_nothing("a key in a query").await;
@@ -251,7 +258,9 @@ async fn keys_for_streams_without_a_cipher_leave_nothing() {
         let ask = Ask::post("/v1/basins").json(&json!({ "basin": basin, "config": config }));
         let answer = visit.client.ask(ask.without("s2-basin")).await;
         assert_eq!(answer.status, 201, "{}", answer.text());
-        visit.succeed(visit.append(Encoding::Json).basin(&basin)).await;
+        visit
+            .succeed(visit.append(Encoding::Json).basin(&basin))
+            .await;
         let ask = visit.read(Encoding::Json, "seq_num=0&count=1");
         visit.succeed(ask.basin(&basin)).await;
         visit.leaves_nothing("calls to a plain stream").await;
@@ -288,7 +297,9 @@ async fn append_sessions_leave_nothing() {
                 Leaves::Killed => visit.client.vanish(),
             }
             drop(session);
-            visit.leaves_nothing(&format!("an append session, {leaves:?}")).await;
+            visit
+                .leaves_nothing(&format!("an append session, {leaves:?}"))
+                .await;
         }
     })
     .await;

@@ -32,7 +32,10 @@ impl Secret {
             ("start of the base64", &text.as_bytes()[..20]),
             ("end of the base64", &text.as_bytes()[24..]),
             ("start of the base64 as HTTP/2 packs it", &packed[..16]),
-            ("end of the base64 as HTTP/2 packs it", &packed[packed.len() - 16..]),
+            (
+                "end of the base64 as HTTP/2 packs it",
+                &packed[packed.len() - 16..],
+            ),
         ];
         Self::new(what, &forms)
     }
@@ -46,7 +49,10 @@ impl Secret {
         let finder = |form: &[u8]| Finder::new(form).into_owned();
         Self {
             what: what.to_owned(),
-            forms: forms.iter().map(|(name, form)| (*name, finder(form))).collect(),
+            forms: forms
+                .iter()
+                .map(|(name, form)| (*name, finder(form)))
+                .collect(),
         }
     }
 
@@ -67,7 +73,12 @@ pub struct Found {
 
 impl fmt::Debug for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, mapping, at, around } = self;
+        let Self {
+            what,
+            mapping,
+            at,
+            around,
+        } = self;
         write!(f, "{what} at {at:x} in {mapping}: {around}")
     }
 }
@@ -119,9 +130,10 @@ pub async fn search(process: u32, secrets: &[Secret]) -> Vec<Found> {
              run as root or with CAP_SYS_PTRACE"
         )
     });
+    let pages = File::open(format!("/proc/{process}/pagemap")).unwrap();
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
     let mappings = maps.lines().filter(|line| is_readable(line));
-    let found = mappings.flat_map(|mapping| search_mapping(&memory, mapping, secrets));
+    let found = mappings.flat_map(|mapping| search_mapping(&memory, &pages, mapping, secrets));
     let found = found.collect();
     drop(stopped);
     found
@@ -134,17 +146,24 @@ fn is_readable(line: &str) -> bool {
     permissions.starts_with('r') && !line.contains("[vvar") && !line.contains("[vsyscall]")
 }
 
-fn search_mapping(memory: &File, mapping: &str, secrets: &[Secret]) -> Vec<Found> {
+fn search_mapping(memory: &File, pages: &File, mapping: &str, secrets: &[Secret]) -> Vec<Found> {
     let (range, _) = mapping.split_once(' ').unwrap();
     let (start, end) = range.split_once('-').unwrap();
     let [start, end] = [start, end].map(|at| u64::from_str_radix(at, 16).unwrap());
     // A secret may lie across two chunks.
-    let overlap = secrets.iter().map(Secret::longest).max().unwrap_or_default();
+    let overlap = secrets
+        .iter()
+        .map(Secret::longest)
+        .max()
+        .unwrap_or_default();
     let mut found = Vec::new();
     let mut buffer = vec![0; CHUNK + overlap];
     for at in (start..end).step_by(CHUNK) {
         let length = usize::try_from(end - at).unwrap().min(buffer.len());
         let chunk = &mut buffer[..length];
+        if !is_written(pages, at, length) {
+            continue;
+        }
         // A file that is shorter than its mapping has no bytes there.
         if let Err(error) = memory.read_exact_at(chunk, at) {
             assert!(mapping.contains('/'), "cannot read {mapping}: {error}");
@@ -162,6 +181,26 @@ fn search_mapping(memory: &File, mapping: &str, secrets: &[Secret]) -> Vec<Found
         }
     }
     found
+}
+
+/// Whether any page there is in memory or in swap. The others were never written to.
+fn is_written(pages: &File, at: u64, length: usize) -> bool {
+    // Eight bytes for each page; bits 63 and 62 say that it is present or swapped.
+    let page = page_size();
+    let mut entries = vec![0; length.div_ceil(page) * 8];
+    let offset = at / page as u64 * 8;
+    pages.read_exact_at(&mut entries, offset).unwrap();
+    entries.chunks(8).any(|entry| entry[7] & 0b1100_0000 != 0)
+}
+
+/// The size of a page, as the kernel tells every process.
+fn page_size() -> usize {
+    const AT_PAGESZ: u64 = 6;
+    let told = fs::read("/proc/self/auxv").unwrap();
+    let (pairs, _) = told.as_chunks::<16>();
+    let number = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap());
+    let pair = pairs.iter().find(|pair| number(&pair[..8]) == AT_PAGESZ);
+    number(&pair.unwrap()[8..]).try_into().unwrap()
 }
 
 /// What stands before and after, for finding out whose memory it is.
