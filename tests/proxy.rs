@@ -34,6 +34,8 @@ mod flow;
 mod fuzz;
 #[path = "proxy/harness/mod.rs"]
 mod harness;
+#[path = "proxy/host.rs"]
+mod host;
 #[path = "proxy/hostile/mod.rs"]
 mod hostile;
 #[path = "proxy/input.rs"]

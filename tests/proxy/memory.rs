@@ -263,7 +263,9 @@ async fn keys_for_streams_without_a_cipher_leave_nothing() {
             .await;
         let ask = visit.read(Encoding::Json, "seq_num=0&count=1");
         visit.succeed(ask.basin(&basin)).await;
-        visit.leaves_nothing("calls to a plain stream").await;
+        // The record is none of ours to hide: the connection to the upstream may still hold it.
+        let key = [Secret::key("key", &visit.key)];
+        visit.leaves_none_of(&key, "calls to a plain stream").await;
     })
     .await;
 }

@@ -147,9 +147,6 @@ fn is_readable(line: &str) -> bool {
 }
 
 fn search_mapping(memory: &File, pages: &File, mapping: &str, secrets: &[Secret]) -> Vec<Found> {
-    let (range, _) = mapping.split_once(' ').unwrap();
-    let (start, end) = range.split_once('-').unwrap();
-    let [start, end] = [start, end].map(|at| u64::from_str_radix(at, 16).unwrap());
     // A secret may lie across two chunks.
     let overlap = secrets
         .iter()
@@ -158,21 +155,15 @@ fn search_mapping(memory: &File, pages: &File, mapping: &str, secrets: &[Secret]
         .unwrap_or_default();
     let mut found = Vec::new();
     let mut buffer = vec![0; CHUNK + overlap];
-    for at in (start..end).step_by(CHUNK) {
-        let length = usize::try_from(end - at).unwrap().min(buffer.len());
-        let chunk = &mut buffer[..length];
-        if !is_written(pages, at, length) {
-            continue;
-        }
-        // A file that is shorter than its mapping has no bytes there.
-        if let Err(error) = memory.read_exact_at(chunk, at) {
-            assert!(mapping.contains('/'), "cannot read {mapping}: {error}");
-            continue;
-        }
-        for secret in secrets {
-            for (form, finder) in &secret.forms {
-                found.extend(finder.find_iter(chunk).map(|offset| Found {
-                    what: format!("{}: {form}", secret.what),
+    for (start, end) in written(pages, mapping) {
+        for at in (start..end).step_by(CHUNK) {
+            let length = usize::try_from(end - at).unwrap().min(buffer.len());
+            let chunk = &mut buffer[..length];
+            let read = memory.read_exact_at(chunk, at);
+            read.unwrap_or_else(|error| panic!("cannot read {mapping}: {error}"));
+            for secret in secrets {
+                found.extend(search_chunk(chunk, secret).map(|(what, offset)| Found {
+                    what,
                     mapping: mapping.to_owned(),
                     at: at + offset as u64,
                     around: around(chunk, offset),
@@ -183,24 +174,50 @@ fn search_mapping(memory: &File, pages: &File, mapping: &str, secrets: &[Secret]
     found
 }
 
-/// Whether any page there is in memory or in swap. The others were never written to.
-fn is_written(pages: &File, at: u64, length: usize) -> bool {
-    // Eight bytes for each page; bits 63 and 62 say that it is present or swapped.
+fn search_chunk(chunk: &[u8], secret: &Secret) -> impl Iterator<Item = (String, usize)> {
+    secret.forms.iter().flat_map(move |(form, finder)| {
+        let what = format!("{}: {form}", secret.what);
+        let offsets = finder.find_iter(chunk);
+        offsets.map(move |offset| (what.clone(), offset))
+    })
+}
+
+/// The parts of a mapping that the process has written to: pages in memory or in swap, but for those that
+/// are still as they are in the mapped file.
+fn written(pages: &File, mapping: &str) -> Vec<(u64, u64)> {
+    let (range, rest) = mapping.split_once(' ').unwrap();
+    let (start, end) = range.split_once('-').unwrap();
+    let [start, end] = [start, end].map(|at| u64::from_str_radix(at, 16).unwrap());
     let page = page_size();
-    let mut entries = vec![0; length.div_ceil(page) * 8];
-    let offset = at / page as u64 * 8;
-    pages.read_exact_at(&mut entries, offset).unwrap();
-    entries.chunks(8).any(|entry| entry[7] & 0b1100_0000 != 0)
+    // Eight bytes for each page; the top bits say present, swapped, and of a file.
+    let mut entries = vec![0; usize::try_from((end - start) / page).unwrap() * 8];
+    pages.read_exact_at(&mut entries, start / page * 8).unwrap();
+    let (entries, _) = entries.as_chunks::<8>();
+    let mut parts: Vec<(u64, u64)> = Vec::new();
+    for (at, entry) in (start..)
+        .step_by(usize::try_from(page).unwrap())
+        .zip(entries)
+    {
+        let [present, swapped, file] = [0x80, 0x40, 0x20].map(|bit| entry[7] & bit != 0);
+        if !(present || swapped) || (file && rest.contains('/')) {
+            continue;
+        }
+        match parts.last_mut() {
+            Some((_, end)) if *end == at => *end += page,
+            _ => parts.push((at, at + page)),
+        }
+    }
+    parts
 }
 
 /// The size of a page, as the kernel tells every process.
-fn page_size() -> usize {
+fn page_size() -> u64 {
     const AT_PAGESZ: u64 = 6;
     let told = fs::read("/proc/self/auxv").unwrap();
     let (pairs, _) = told.as_chunks::<16>();
     let number = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap());
     let pair = pairs.iter().find(|pair| number(&pair[..8]) == AT_PAGESZ);
-    number(&pair.unwrap()[8..]).try_into().unwrap()
+    number(&pair.unwrap()[8..])
 }
 
 /// What stands before and after, for finding out whose memory it is.
