@@ -10,7 +10,11 @@ use aes_gcm::{
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
-use super::{Key, key::KEY_BYTES, stack::scrubbed};
+use super::{
+    Key,
+    key::KEY_BYTES,
+    stack::{RECORD, SETUP, scrubbed},
+};
 
 /// Tag size of both ciphers in bytes.
 pub(super) const TAG_BYTES: usize = 16;
@@ -99,7 +103,7 @@ impl Aead {
             Cipher::Aegis256 => Self::Aegis256(key.clone()),
             Cipher::Aes256Gcm => {
                 let bytes: &[u8; KEY_BYTES] = key.as_bytes();
-                scrubbed(|| Self::Aes256Gcm(Box::new(Aes256Gcm::new(bytes.into()))))
+                scrubbed::<SETUP, _>(|| Self::Aes256Gcm(Box::new(Aes256Gcm::new(bytes.into()))))
             }
         }
     }
@@ -118,7 +122,7 @@ impl Aead {
         aad: &[u8],
         text: &mut [u8],
     ) -> Result<[u8; TAG_BYTES], TooLong> {
-        scrubbed(|| match (self, nonce) {
+        scrubbed::<RECORD, _>(|| match (self, nonce) {
             (Self::Aegis256(key), Nonce::Aegis256(nonce)) => {
                 Ok(Aegis256::<TAG_BYTES>::new(key.as_bytes(), &nonce).encrypt_in_place(text, aad))
             }
@@ -141,7 +145,7 @@ impl Aead {
         text: &mut [u8],
         tag: &[u8; TAG_BYTES],
     ) -> bool {
-        scrubbed(|| match self {
+        scrubbed::<RECORD, _>(|| match self {
             Self::Aegis256(key) => {
                 let Ok(nonce) = <&[u8; AEGIS_NONCE_BYTES]>::try_from(nonce) else {
                     return false;

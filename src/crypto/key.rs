@@ -7,7 +7,7 @@ use rand::TryRng as _;
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::stack::scrubbed;
+use super::stack::{SETUP, scrubbed};
 use crate::stream::StreamId;
 
 /// Key size of both ciphers in bytes.
@@ -66,7 +66,7 @@ impl Key {
     /// # Errors
     /// [`KeyError`] when the text is not base64 of exactly 32 bytes.
     pub fn from_base64(text: &[u8]) -> Result<Self, KeyError> {
-        scrubbed(|| Self::decode(text.trim_ascii()))
+        scrubbed::<SETUP, _>(|| Self::decode(text.trim_ascii()))
     }
 
     fn decode(text: &[u8]) -> Result<Self, KeyError> {
@@ -92,7 +92,7 @@ impl Key {
 
     /// A commitment to this key on one stream, safe to store.
     pub fn check(&self, stream: &StreamId) -> KeyCheck {
-        scrubbed(|| {
+        scrubbed::<SETUP, _>(|| {
             let mut hasher = blake3::Hasher::new_derive_key("streamseal/v1/key-check");
             hasher.update(self.as_bytes()).update(stream.as_bytes());
             let mut check = [0; KeyCheck::BYTES];

@@ -101,7 +101,7 @@ fn huffman(text: &[u8]) -> Vec<u8> {
         });
         bits += &code.expect("no base64");
     }
-    while bits.len() % 8 > 0 {
+    while !bits.len().is_multiple_of(8) {
         bits.push('1');
     }
     let bytes = bits.as_bytes().chunks(8);
