@@ -2,19 +2,25 @@
 
 use std::hint::black_box;
 
-/// Bytes that are wiped after work on one record, and after setting up a key. What is not optimised keeps
-/// many more copies.
-const DEPTHS: [usize; 2] = if cfg!(debug_assertions) {
-    [32 * 1024; 2]
-} else {
-    [1536, 4096]
-};
+/// Bytes that AEGIS-256 may use: its state and a block or two, in frames of 250 bytes.
+pub(super) const AEGIS: usize = depth(1024);
 
-/// Work on one record: AEGIS-256 and AES-256-GCM keep their state in registers and a few hundred bytes.
-pub(super) const RECORD: usize = DEPTHS[0];
+/// Bytes that AES-256-GCM may use. With AVX-512 it spreads all round keys, the first two of which are the
+/// key, over a frame of 4032 bytes.
+pub(super) const GCM: usize = depth(6 * 1024);
 
-/// Work that sets a key up, once per request: an AES key schedule, a BLAKE3 state.
-pub(super) const SETUP: usize = DEPTHS[1];
+/// Bytes that setting a key up may use: an AES key schedule on its way to the heap (2 KiB), a BLAKE3 state.
+pub(super) const SETUP: usize = depth(6 * 1024);
+
+/// These figures are for optimised code (frames as compiled for x86-64). What is not optimised keeps many
+/// more copies.
+const fn depth(bytes: usize) -> usize {
+    if cfg!(debug_assertions) {
+        32 * 1024
+    } else {
+        bytes
+    }
+}
 
 /// Runs `work`, then overwrites `DEPTH` bytes of the stack that it used. What it returns must hold no
 /// secret itself, only point to it.

@@ -367,7 +367,8 @@ async fn requests_that_break_off_leave_nothing() {
             found.iter().any(base64)
         });
         tokio::select! {
-            _answer = asking => panic!("an answer to half a request"),
+            // Standing still for long it may take the head for overdue.
+            answer = asking => assert!(answer.is_err(), "an answer to half a request"),
             () = present => visit.client.vanish(),
         }
         drop(sender);
