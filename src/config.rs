@@ -16,7 +16,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    keys,
+    keys, process,
     proxy::rules::{BasinRule, Rules, StreamRule},
     server::{self, Authenticate, admin},
     store,
@@ -49,6 +49,8 @@ pub struct Config {
     pub audit: audit::Config,
     /// Spans of requests, for a collector.
     pub traces: traces::Config,
+    /// What the process keeps from its host.
+    pub process: process::Config,
     /// Ciphers of basins by name; the first match wins.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub basins: Vec<BasinRule>,

@@ -41,10 +41,9 @@ pub mod certificate;
 pub mod crypto;
 pub mod drain;
 pub mod file;
+pub mod process;
 pub mod stream;
 pub mod telemetry;
 
-/// Batches of about 1 MiB come and go. The system's allocator gives their memory back each time and asks
-/// for it again, page by page; this one keeps it. `benches/end_to_end.rs` shows the difference.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<mimalloc::MiMalloc> = process::ALLOCATOR;

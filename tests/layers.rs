@@ -24,6 +24,7 @@ const ROWS: &[&[&str]] = &[
         "file",
         "certificate",
         "drain",
+        "process",
     ],
 ];
 

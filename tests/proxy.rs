@@ -44,6 +44,8 @@ mod flow;
 mod fuzz;
 #[path = "proxy/harness/mod.rs"]
 mod harness;
+#[path = "proxy/host.rs"]
+mod host;
 #[path = "proxy/hostile/mod.rs"]
 mod hostile;
 #[path = "proxy/input.rs"]
@@ -64,6 +66,8 @@ mod listener;
 mod log_lines;
 #[path = "proxy/logs.rs"]
 mod logs;
+#[path = "proxy/memory.rs"]
+mod memory;
 #[path = "proxy/metrics.rs"]
 mod metrics;
 #[path = "proxy/metrics_failures.rs"]

@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     config::{self, Config},
+    process,
     telemetry::{self, LogFormat},
 };
 
@@ -130,25 +131,34 @@ fn run_with(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         }
     };
     match args.command {
-        Command::CheckConfig(file) => check_config::run(&load(&file)?),
-        Command::Keygen => keygen::run(),
+        Command::CheckConfig(file) => {
+            process::forbid_dumps();
+            check_config::run(&load(&file)?)
+        }
+        Command::Keygen => {
+            process::forbid_dumps();
+            keygen::run()
+        }
         Command::Init(file) => {
-            start_log(args.log_format, None)?;
+            begin(args.log_format, None)?;
             init::run(&load(&file)?)
         }
         Command::Store(command) => {
-            start_log(args.log_format, None)?;
+            begin(args.log_format, None)?;
             store::run(command)
         }
         Command::Serve(file) => {
-            start_log(args.log_format, None)?;
+            begin(args.log_format, None)?;
             let config = load(&file)?;
             checked(&config)?;
+            if config.process.lock_memory {
+                process::lock_memory().map_err(|error| Failure::Other(error.to_string()))?;
+            }
             block_on(serve::run(config, &file.config))
         }
         #[cfg(feature = "quickstart")]
         Command::Quickstart(args_of) => {
-            start_log(args.log_format, Some(quickstart::LOG_FILTER))?;
+            begin(args.log_format, Some(quickstart::LOG_FILTER))?;
             block_on(quickstart::run(args_of))
         }
     }
@@ -171,6 +181,13 @@ fn checked(config: &Config) -> Result<(), Failure> {
         problems if problems.is_empty() => Ok(()),
         problems => Err(config::Error::Mistakes(problems).into()),
     }
+}
+
+/// What comes before anything secret is read: a log, and no core dumps.
+fn begin(format: LogFormat, filter: Option<&str>) -> Result<(), Failure> {
+    start_log(format, filter)?;
+    process::forbid_dumps();
+    Ok(())
 }
 
 /// Starts the log with the filter of the environment, or else with `default`.

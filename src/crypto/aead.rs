@@ -10,7 +10,11 @@ use aes_gcm::{
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
-use super::{Key, key::KEY_BYTES};
+use super::{
+    Key,
+    key::KEY_BYTES,
+    stack::{self, scrubbed},
+};
 
 /// Tag size of both ciphers in bytes.
 pub(super) const TAG_BYTES: usize = 16;
@@ -99,7 +103,9 @@ impl Aead {
             Cipher::Aegis256 => Self::Aegis256(key.clone()),
             Cipher::Aes256Gcm => {
                 let bytes: &[u8; KEY_BYTES] = key.as_bytes();
-                Self::Aes256Gcm(Box::new(Aes256Gcm::new(bytes.into())))
+                scrubbed::<{ stack::SETUP }, _>(|| {
+                    Self::Aes256Gcm(Box::new(Aes256Gcm::new(bytes.into())))
+                })
             }
         }
     }
@@ -120,12 +126,17 @@ impl Aead {
     ) -> Result<[u8; TAG_BYTES], TooLong> {
         match (self, nonce) {
             (Self::Aegis256(key), Nonce::Aegis256(nonce)) => {
-                Ok(Aegis256::<TAG_BYTES>::new(key.as_bytes(), &nonce).encrypt_in_place(text, aad))
+                Ok(scrubbed::<{ stack::AEGIS }, _>(|| {
+                    Aegis256::<TAG_BYTES>::new(key.as_bytes(), &nonce).encrypt_in_place(text, aad)
+                }))
             }
-            (Self::Aes256Gcm(gcm), Nonce::Aes256Gcm(nonce)) => gcm
-                .encrypt_inout_detached(&nonce.into(), aad, InOutBuf::from(text))
+            (Self::Aes256Gcm(gcm), Nonce::Aes256Gcm(nonce)) => {
+                scrubbed::<{ stack::GCM }, _>(|| {
+                    gcm.encrypt_inout_detached(&nonce.into(), aad, InOutBuf::from(text))
+                })
                 .map(Into::into)
-                .map_err(|_| TooLong),
+                .map_err(|_| TooLong)
+            }
             (Self::Aegis256(_), Nonce::Aes256Gcm(_)) | (Self::Aes256Gcm(_), Nonce::Aegis256(_)) => {
                 Err(TooLong)
             }
@@ -146,16 +157,21 @@ impl Aead {
                 let Ok(nonce) = <&[u8; AEGIS_NONCE_BYTES]>::try_from(nonce) else {
                     return false;
                 };
-                Aegis256::<TAG_BYTES>::new(key.as_bytes(), nonce)
-                    .decrypt_in_place(text, tag, aad)
-                    .is_ok()
+                scrubbed::<{ stack::AEGIS }, _>(|| {
+                    Aegis256::<TAG_BYTES>::new(key.as_bytes(), nonce)
+                        .decrypt_in_place(text, tag, aad)
+                        .is_ok()
+                })
             }
             Self::Aes256Gcm(gcm) => {
                 let Ok(nonce) = <[u8; GCM_NONCE_BYTES]>::try_from(nonce) else {
                     return false;
                 };
-                gcm.decrypt_inout_detached(&nonce.into(), aad, InOutBuf::from(text), &(*tag).into())
-                    .is_ok()
+                let tag = (*tag).into();
+                scrubbed::<{ stack::GCM }, _>(|| {
+                    gcm.decrypt_inout_detached(&nonce.into(), aad, InOutBuf::from(text), &tag)
+                        .is_ok()
+                })
             }
         }
     }

@@ -1,12 +1,13 @@
 //! Secret key material: 32 bytes that are zeroed on drop, never printed, compared in constant time.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use base64ct::{Base64, Decoder, Encoding as _};
 use rand::TryRng as _;
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::stack::{SETUP, scrubbed};
 use crate::stream::StreamId;
 
 /// Key size of both ciphers in bytes.
@@ -29,9 +30,10 @@ pub enum KeyError {
     Length(usize),
 }
 
-/// A 256-bit stream key.
+/// A 256-bit stream key. It stays in one place, so that handing it on leaves no copy on the stack; clones
+/// share it.
 #[derive(Clone)]
-pub struct Key(Zeroizing<[u8; KEY_BYTES]>);
+pub struct Key(Arc<Zeroizing<[u8; KEY_BYTES]>>);
 
 impl Key {
     /// A fresh key from the operating system's generator.
@@ -41,12 +43,20 @@ impl Key {
     pub fn generate() -> Result<Self, rand::rngs::SysError> {
         let mut bytes = Zeroizing::new([0; KEY_BYTES]);
         rand::rngs::SysRng.try_fill_bytes(bytes.as_mut())?;
-        Ok(Self(bytes))
+        Ok(Self::copied(&bytes))
     }
 
-    /// The key in these 32 bytes.
+    /// The key in these 32 bytes, of which the caller keeps a copy.
     pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self::copied(&bytes)
+    }
+
+    fn copied(bytes: &[u8; KEY_BYTES]) -> Self {
+        let mut key = Arc::new(Zeroizing::new([0; KEY_BYTES]));
+        if let Some(key) = Arc::get_mut(&mut key) {
+            key.copy_from_slice(bytes);
+        }
+        Self(key)
     }
 
     /// Decodes a key from padded standard base64, as `s2-encryption-key` and key files carry it.
@@ -56,7 +66,10 @@ impl Key {
     /// # Errors
     /// [`KeyError`] when the text is not base64 of exactly 32 bytes.
     pub fn from_base64(text: &[u8]) -> Result<Self, KeyError> {
-        let text = text.trim_ascii();
+        scrubbed::<SETUP, _>(|| Self::decode(text.trim_ascii()))
+    }
+
+    fn decode(text: &[u8]) -> Result<Self, KeyError> {
         if text.is_empty() || text.len() > MAX_KEY_TEXT_BYTES {
             return Err(KeyError::TextLength(text.len()));
         }
@@ -67,25 +80,26 @@ impl Key {
         decoder
             .decode(decoded)
             .map_err(|_| KeyError::InvalidBase64)?;
-        let bytes = (&*decoded)
-            .try_into()
-            .map_err(|_| KeyError::Length(length))?;
-        Ok(Self::from_bytes(bytes))
+        <&[u8; KEY_BYTES]>::try_from(&*decoded)
+            .map(Self::copied)
+            .map_err(|_| KeyError::Length(length))
     }
 
     /// The key in padded standard base64, zeroed on drop.
     pub fn to_base64(&self) -> Zeroizing<String> {
-        Zeroizing::new(Base64::encode_string(self.0.as_ref()))
+        Zeroizing::new(Base64::encode_string(self.as_bytes()))
     }
 
     /// A commitment to this key on one stream, safe to store.
     pub fn check(&self, stream: &StreamId) -> KeyCheck {
-        let mut hasher = blake3::Hasher::new_derive_key("streamseal/v1/key-check");
-        hasher.update(self.0.as_ref()).update(stream.as_bytes());
-        let mut check = [0; KeyCheck::BYTES];
-        hasher.finalize_xof().fill(&mut check);
-        hasher.zeroize();
-        KeyCheck(check)
+        scrubbed::<SETUP, _>(|| {
+            let mut hasher = blake3::Hasher::new_derive_key("streamseal/v1/key-check");
+            hasher.update(self.as_bytes()).update(stream.as_bytes());
+            let mut check = [0; KeyCheck::BYTES];
+            hasher.finalize_xof().fill(&mut check);
+            hasher.zeroize();
+            KeyCheck(check)
+        })
     }
 
     pub(super) fn as_bytes(&self) -> &[u8; KEY_BYTES] {
@@ -95,7 +109,7 @@ impl Key {
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        self.0.as_ref().ct_eq(other.0.as_ref()).into()
+        self.as_bytes().ct_eq(other.as_bytes()).into()
     }
 }
 

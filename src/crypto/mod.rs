@@ -3,6 +3,7 @@
 mod aead;
 mod key;
 mod sealed;
+mod stack;
 mod store_key;
 mod token;
 

@@ -101,6 +101,11 @@ impl Ask {
         self.body("application/json", body.to_string())
     }
 
+    /// The bytes it sends.
+    pub fn body_bytes(&self) -> &Bytes {
+        &self.body
+    }
+
     /// Sends these bytes.
     pub fn body(self, content_type: &str, body: impl Into<Bytes>) -> Self {
         self.header("content-type", content_type).raw(body)
@@ -206,7 +211,8 @@ impl Client {
     /// Closes the connection under everything that still uses it, as when the process dies.
     pub fn vanish(&self) {
         let socket = self.1.as_ref().expect("a socket of its own");
-        socket.shutdown(std::net::Shutdown::Both).unwrap();
+        // The other side may have been quicker.
+        let _closed = socket.shutdown(std::net::Shutdown::Both);
     }
 
     /// Sends one request and reads the whole answer.

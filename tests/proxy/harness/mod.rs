@@ -9,6 +9,7 @@ mod encoding;
 mod fake;
 mod frames;
 mod lite;
+mod memory;
 mod oracle;
 mod played;
 mod program;
@@ -37,6 +38,7 @@ pub use encoding::{Encoding, Packed, ack, append, input, json_input, metered, re
 pub use fake::{Act, Call, Fake};
 pub use frames::{BrokenOff, DEADLINE, Frame, Live, RECONNECT, Session, channel, gunzip, until};
 pub use lite::{BodyEnd, Lite, Player, Seen};
+pub use memory::{Found, Secret, connections, search};
 pub use oracle::{CIPHERS, open, seal};
 pub use played::{frame, heartbeat, sealed_batch, second_ack};
 pub use program::{Program, terminate};

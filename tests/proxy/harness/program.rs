@@ -152,6 +152,12 @@ impl Program {
         self.running.as_ref().expect("it is killed").0.id()
     }
 
+    /// How many connections clients have to it.
+    pub fn connections(&self) -> usize {
+        let (child, address) = self.running.as_ref().expect("it is killed");
+        super::connections(child.id(), address.port())
+    }
+
     /// What it logged, in all its runs.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.dir.join("log")).unwrap()).into_owned()
