@@ -29,7 +29,8 @@ use crate::{
     wire::record::Fit,
 };
 
-/// Streams that metrics name at most, with `admin.stream_metrics`: about 10 MB of text for each scrape.
+/// Series that name streams, with `admin.stream_metrics`: a stream has four, each a line of a few hundred
+/// bytes in every scrape.
 const MAX_STREAM_SERIES: usize = 10_000;
 
 /// Files besides those of clients: connections to the upstream, most of all.

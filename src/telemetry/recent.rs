@@ -9,7 +9,7 @@ use std::{
 use humantime_serde::re::humantime::format_rfc3339_millis;
 use serde::Serialize;
 
-use super::report::Report;
+use super::{label::Fault, report::Report};
 
 /// How many are kept.
 const CAPACITY: usize = 100;
@@ -51,6 +51,10 @@ impl Recent {
         let Some(fault) = report.fault else {
             return;
         };
+        // What the upstream refuses a client is everyday business; its code is a status.
+        if fault == Fault::Client && report.code.parse::<u16>().is_ok() {
+            return;
+        }
         let failed = Failed {
             time: format_rfc3339_millis(SystemTime::now()).to_string(),
             request_id: bounded(report.id.as_str()),
