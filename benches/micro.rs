@@ -9,7 +9,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "fixed input, and a failure must show")]
 
-use std::{hint::black_box, time::Duration};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -18,13 +18,15 @@ use criterion::{
 };
 use serde_json::json;
 use streamseal::{
+    body::Meter,
     crypto::{Cipher, Key, StreamCipher, Text},
     stream::StreamId,
+    telemetry::metrics::Metrics,
     wire::{
         compression::{RequestEncoding, ResponseEncoding, compress},
         json::{self, Format},
         proto,
-        record::{AppendInput, AppendRecord, Header, ReadBatch, Record, SequencedRecord},
+        record::{AppendInput, AppendRecord, Fit, Header, ReadBatch, Record, SequencedRecord},
         s2s::{self, Compression, FrameDecoder, MAX_PAYLOAD_BYTES},
         sse,
     },
@@ -45,7 +47,7 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .sample_size(20);
-    targets = seal_and_open, protobuf, json_bodies, sse_events, s2s_frames, compression
+    targets = seal_and_open, metering, protobuf, json_bodies, sse_events, s2s_frames, compression
 }
 criterion_main!(benches);
 
@@ -70,6 +72,30 @@ fn seal_and_open(criterion: &mut Criterion) {
                 });
             });
         }
+    }
+}
+
+/// What it costs to count and time batches, beside sealing them without.
+fn metering(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("metering");
+    let cipher = stream_cipher(Cipher::Aegis256);
+    let path = "bench-basin/micro".parse().unwrap();
+    let meter = Meter::new(&Arc::new(Metrics::new().unwrap()), &path);
+    let small = AppendRecord::from_parts(None, Vec::new(), Bytes::from_static(&[7; 64])).unwrap();
+    let small = AppendInput::new(vec![small], None, None).unwrap();
+    for (input, name) in [
+        (small, "one record of 64 B"),
+        (append_input(), "a full batch"),
+    ] {
+        let bytes = input.metered_size();
+        let fit = Fit::default();
+        run(&mut group, &format!("seal {name}"), bytes, || {
+            input.seal_to_fit(&cipher, fit)
+        });
+        let metered = format!("seal {name}, counted");
+        run(&mut group, &metered, bytes, || {
+            meter.seal(&input, &cipher, fit)
+        });
     }
 }
 
