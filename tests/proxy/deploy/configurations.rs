@@ -29,11 +29,6 @@ fn configurations() -> Vec<(String, String)> {
     found
 }
 
-/// Sections that this version of the program does not have yet.
-fn without_what_is_to_come(configuration: &mut Table) {
-    configuration.remove("admin");
-}
-
 /// Calls `with` for every `*_file` that the configuration names, with its section.
 fn for_each_file(section: &str, table: &mut Table, with: &mut impl FnMut(&str, &str, &mut String)) {
     for (key, value) in table.iter_mut() {
@@ -85,7 +80,6 @@ fn every_shipped_configuration_is_taken() {
     let made = Files::make();
     for (path, text) in configurations() {
         let mut configuration: Table = text.parse().unwrap_or_else(|e| panic!("{path}: {e}"));
-        without_what_is_to_come(&mut configuration);
         for_each_file("", &mut configuration, &mut |section, key, file| {
             *file = made.of(section, key);
         });

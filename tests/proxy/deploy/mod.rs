@@ -12,10 +12,15 @@ use std::{
 
 use serde_json::Value;
 
+use crate::{
+    admin,
+    harness::{Encoding, Packed, append, input, record},
+};
+
 const DASHBOARD: &str = include_str!("../../../config/deploy/grafana/streamseal.json");
 const ALERTS: &str = include_str!("../../../config/deploy/prometheus/alerts.yaml");
 
-/// Every metric and its labels. Histograms end in `_seconds` and have a duration in their name.
+/// Every metric and its labels, as `a_scrape_has_these_metrics_and_no_others` finds them. Histograms end in `_seconds` and have a duration in their name.
 const EXPECTED: &[(&str, &[&str])] = &[
     ("streamseal_build_info", &["version"]),
     (
@@ -85,7 +90,35 @@ const EXPECTED: &[(&str, &[&str])] = &[
 /// Labels that the one who scrapes puts on every sample.
 const SCRAPED: [&str; 2] = ["job", "instance"];
 
-/// The time series that the program has, each with its labels.
+/// The time series in a scrape, each with its labels.
+fn scraped(text: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (series, _value) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let labels = labels.trim_end_matches('}').split("\",");
+        let names = labels.filter_map(|label| label.split_once('='));
+        let names = names.map(|(name, _)| name.to_owned());
+        found.entry(name.to_owned()).or_default().extend(names);
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_has_these_metrics_and_no_others() {
+    let mut stack = admin::with(|config| config.admin.stream_metrics = true).await;
+    stack.create_basin(Some("aegis-256")).await;
+    let batch = input([record(&[], "text")]);
+    let ask = append("s", Encoding::Json, Packed::Not, &batch);
+    assert_eq!(stack.h2().await.ask(ask).await.status, 200);
+    stack.reload(|_| {}).unwrap();
+    let mut found = scraped(&admin::get(&stack, "/metrics").await.text());
+    let own = |name: &String| names_that_exist().contains_key(name);
+    found.retain(|name, _| name.starts_with("streamseal_") || own(name));
+    assert_eq!(found, names_that_exist());
+}
+
+/// The time series of the table, each with its labels.
 fn names_that_exist() -> BTreeMap<String, BTreeSet<String>> {
     let mut names = BTreeMap::new();
     for (name, labels) in EXPECTED {
