@@ -1,7 +1,6 @@
 //! A new configuration for a proxy that runs: read and checked as a whole, then put in force as a whole.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -55,7 +54,9 @@ impl Reloader {
     pub(super) fn new(config: &Config, parts: Live) -> Self {
         let certificates = parts.certificates();
         parts.metrics.process.last_reload_successful.set(1);
-        parts.count_certificates(&certificates);
+        for outcome in Outcome::NAMES {
+            parts.metrics.process.reloads.with_label_values(&[outcome]);
+        }
         let reloads = Arc::new(Reloads::new(certificates));
         Self {
             running: Mutex::new(config.clone()),
@@ -114,11 +115,10 @@ impl Reloader {
 
     fn count(&self, applied: Result<Vec<String>, Failure>) -> Result<Vec<String>, Failure> {
         let (outcome, certificates) = match &applied {
-            Ok(waiting) => {
-                let certificates = self.parts.certificates();
-                self.parts.count_certificates(&certificates);
-                (Outcome::Applied(waiting.clone()), Some(certificates))
-            }
+            Ok(waiting) => (
+                Outcome::Applied(waiting.clone()),
+                Some(self.parts.certificates()),
+            ),
             Err(failure) => (Outcome::Refused(failure.to_string()), None),
         };
         let process = &self.parts.metrics.process;
@@ -149,22 +149,6 @@ impl Live {
         self.tls.replace(renewed.tls);
         self.proxy.replace_rules(renewed.rules);
         self.upstream.replace(renewed.upstream);
-    }
-
-    /// Measures until when they are valid: of several for one purpose, the first that ends.
-    fn count_certificates(&self, certificates: &[Certificate]) {
-        let expiry = &self.metrics.process.certificate_expiry;
-        expiry.reset();
-        let mut first: BTreeMap<&str, i64> = BTreeMap::new();
-        for certificate in certificates {
-            let ends = first
-                .entry(certificate.role.name())
-                .or_insert(certificate.not_after);
-            *ends = certificate.not_after.min(*ends);
-        }
-        for (name, ends) in first {
-            expiry.with_label_values(&[name]).set(ends);
-        }
     }
 
     /// The certificates in use. Those that prove who the proxy is had better be valid.

@@ -40,6 +40,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The names of all.
+    pub const NAMES: [&str; 2] = ["applied", "refused"];
+
     /// Its name as a label of metrics.
     pub fn name(&self) -> &'static str {
         match self {

@@ -224,7 +224,7 @@ impl Clients {
             inflight_limit: register.gauge("inflight_limit_bytes", "limits.max_inflight_bytes.")?,
             inflight_refused: register.counter(
                 "inflight_refused_total",
-                "Requests refused because limits.max_inflight_bytes was reached.",
+                "Requests that found no room within limits.max_inflight_bytes in time.",
             )?,
         })
     }
