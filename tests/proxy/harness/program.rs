@@ -91,7 +91,7 @@ impl Program {
         // A write beyond the process's limit is to fail, as on a full disk, and not to kill it.
         Command::new("sh")
             .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
-            .arg(env!("CARGO_BIN_EXE_streamseal"))
+            .arg(program())
             .args([command, "--config"])
             .arg(self.dir.join("streamseal.toml"))
             .env("STREAMSEAL_LOG", &self.filter)
@@ -192,6 +192,12 @@ fn merge(into: &mut Value, from: &Value) {
         }
         (into, from) => *into = from.clone(),
     }
+}
+
+/// The program that is tested: `STREAMSEAL_PROGRAM`, a release build say, or else the one built with the tests.
+fn program() -> std::ffi::OsString {
+    let ours = || env!("CARGO_BIN_EXE_streamseal").into();
+    std::env::var_os("STREAMSEAL_PROGRAM").unwrap_or_else(ours)
 }
 
 /// Asks a process to stop.
