@@ -28,6 +28,9 @@ const UNIT: usize = 1024;
 /// How long a unary request waits for room.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long an input of a session waits for room: as long as for its bytes. It is in memory, uncounted.
+const INPUT_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How often who waits for room looks for a client that keeps some and does not go on.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -118,9 +121,9 @@ impl Budget {
         }
     }
 
-    /// For what a session sends: it waits for room as long as it takes, and its client with it.
+    /// For what a session sends: it waits for room for a minute, and its client with it.
     pub fn sending(&self) -> Room {
-        Room::of(&self.uploads, None, None)
+        Room::of(&self.uploads, Some(INPUT_PATIENCE), None)
     }
 
     /// For a whole body: refused when there is no room in time.
@@ -177,7 +180,7 @@ impl Room {
     /// Takes room to work on a body of `bytes`, which is at most 2 MiB.
     ///
     /// # Errors
-    /// [`NoRoom`] for a unary request that waited in vain.
+    /// [`NoRoom`] for who waited in vain. Only what a session reads waits without an end.
     pub(super) async fn reserve(&self, bytes: usize) -> Result<Charge, NoRoom> {
         let units = u32::try_from((bytes * COPIES).div_ceil(UNIT)).unwrap_or(u32::MAX);
         let Some(patience) = self.patience else {
@@ -244,7 +247,9 @@ impl Pool {
             return;
         };
         if oldest.get().0.elapsed() >= STALLED {
-            tracing::warn!("cutting off a client that keeps room and does not go on, for others wait");
+            tracing::warn!(
+                "cutting off a client that keeps room and does not go on, for others wait"
+            );
             oldest.remove().1.0.notify_one();
         }
     }

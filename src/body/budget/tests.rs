@@ -21,8 +21,15 @@ async fn a_whole_body_without_room_is_refused_in_time_and_a_session_waits() {
     assert_eq!(metrics.clients.inflight_refused.get(), 1);
     let room = budget.sending();
     let waiting = tokio::spawn(async move { room.reserve(MIB).await });
-    tokio::time::sleep(PATIENCE * 100).await;
+    tokio::time::sleep(INPUT_PATIENCE - LOOK).await;
     assert!(!waiting.is_finished());
+    // Its input is in memory meanwhile: it is not kept for ever.
+    let began = tokio::time::Instant::now();
+    let refused = budget.sending().reserve(MIB).await.err();
+    assert_eq!((refused, began.elapsed()), (Some(NoRoom), INPUT_PATIENCE));
+    assert!(waiting.await.unwrap().is_err());
+    let room = budget.sending();
+    let waiting = tokio::spawn(async move { room.reserve(MIB).await });
     // What clients read is another matter.
     budget.whole_answer(None).reserve(2 * MIB).await.unwrap();
     drop(held);

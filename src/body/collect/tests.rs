@@ -21,7 +21,12 @@ fn budget() -> (Budget, Arc<Metrics>) {
 }
 
 /// A body under way: what is sent arrives.
-fn begin(room: Room) -> (mpsc::Sender<usize>, tokio::task::JoinHandle<Result<Bytes, CollectError>>) {
+fn begin(
+    room: Room,
+) -> (
+    mpsc::Sender<usize>,
+    tokio::task::JoinHandle<Result<Bytes, CollectError>>,
+) {
     let (sender, receiver) = mpsc::channel(1);
     let collecting = tokio::spawn(async move {
         let chunks = stream::unfold(receiver, |mut receiver: mpsc::Receiver<usize>| async move {
@@ -68,7 +73,11 @@ async fn bodies_that_do_not_go_on_give_way_when_others_wait_and_one_that_does_st
     let ended = ended.await.unwrap();
     assert!(matches!(ended, Err(CollectError::Slow)), "{ended:?}");
     drop(waiting.await.unwrap().unwrap());
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_secs(5)).await;
         slow.send(100_000).await.unwrap();
