@@ -1,4 +1,5 @@
-//! What the process keeps from its host: core dumps, debuggers, swap, and memory that it has freed.
+//! What the process keeps from its host: core dumps, debuggers, swap, memory that it has freed. And what it asks
+//! of it: open files.
 
 use std::{fmt, io};
 
@@ -16,6 +17,9 @@ use zeroizing_alloc::ZeroAlloc;
 /// for it again, page by page; mimalloc keeps it. What is freed is overwritten with zeros first, so that
 /// no key and no record stays behind in memory that nobody owns.
 pub const ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
+
+/// Files besides those of clients: connections to the upstream, most of all.
+const OTHER_FILES: u64 = 512;
 
 /// The `[process]` section.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,4 +85,25 @@ pub fn lock_memory() -> Result<(), NotLocked> {
     })?;
     tracing::info!(?limit, "memory is locked: none of it goes to swap");
     Ok(())
+}
+
+/// Every connection is an open file, and systems let a process have few of them unless it asks for as many
+/// as it may have.
+pub fn raise_file_limit(max_connections: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if files < (max_connections as u64).saturating_add(OTHER_FILES) {
+        tracing::warn!(
+            files,
+            max_connections,
+            "the system allows fewer open files than limits.max_connections needs"
+        );
+    }
 }

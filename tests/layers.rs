@@ -39,7 +39,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 /// The files that hand a request to the upstream. Each either holds a proof that no record of a sealed
 /// stream is in it (`forward`, `append`), or makes the request itself (`append` from a `SealedBody`).
 const DOORS: &[&str] = &[
-    "cli/serve.rs",          // a probe at start, without a body
+    "cli/open.rs",           // a probe at start, without a body
     "cli/store/upstream.rs", // what `store rebuild` reads, without a body
     "proxy/append.rs",       // sealed bodies, and plain streams by proof
     "proxy/call.rs",         // control calls

@@ -21,6 +21,7 @@ mod effective;
 mod init;
 mod keygen;
 pub mod notify;
+mod open;
 #[cfg(feature = "quickstart")]
 mod quickstart;
 pub mod reload;

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 /// How much longer than the drain a stop may take: for last words to clients, for a slow disk of the audit log, a
-/// collector of traces that is gone, and the admin listener (16 seconds together), and for the store to close.
+/// collector of traces that is gone, and the admin listener (19 seconds together), and for the store to close.
 const STOP_MARGIN: Duration = Duration::from_secs(20);
 
 /// A reload in progress, from [`reloading`] on. Dropping it says that the process is ready again, whether

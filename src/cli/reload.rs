@@ -12,7 +12,7 @@ use tokio::signal::unix::Signal;
 use super::{
     Failure, checked,
     effective::{differences, effective},
-    notify, serve,
+    notify, open,
     watch::Watch,
 };
 use crate::{
@@ -107,7 +107,7 @@ impl Reloader {
         let has_file_keys = renewed.rules.has_file_keys();
         self.parts.replace(renewed);
         if has_file_keys {
-            serve::warn_if_open(&effective, self.parts.address, &self.parts.upstream);
+            open::warn_if_open(&effective, self.parts.address, &self.parts.upstream);
         }
         *running = effective;
         Ok(waiting)

@@ -2,15 +2,13 @@
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, header};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
 };
 
 use super::{
-    Failure, notify, print,
+    Failure, notify, open, print,
     reload::{self, Live, Reloader},
     watch::Watch,
 };
@@ -18,23 +16,21 @@ use crate::{
     body::Budget,
     config::Config,
     drain::Drain,
+    process,
     proxy::{Parts, Proxy, rules::Rules},
     server::{
-        self, Authenticate, Server,
+        self, Server,
         admin::{self, AdminServer, Readiness},
     },
     store::{self, Embedded, Measured, Store},
-    telemetry::{audit::Audit, label::Operation, metrics::Metrics, sinks::Sinks, traces::Traces},
-    upstream::{self, Upstream},
+    telemetry::{audit::Audit, metrics::Metrics, sinks::Sinks, traces::Traces},
+    upstream::Upstream,
     wire::record::Fit,
 };
 
 /// Series that name streams, with `admin.stream_metrics`: a stream has four, each a line of a few hundred
 /// bytes in every scrape.
 const MAX_STREAM_SERIES: usize = 10_000;
-
-/// Files besides those of clients: connections to the upstream, most of all.
-const OTHER_FILES: u64 = 512;
 
 /// A running proxy. Dropping it without [`Running::stop`] leaves it running.
 pub struct Running {
@@ -63,7 +59,7 @@ struct RunningAdmin {
 pub(super) async fn run(config: Config, path: &Path) -> Result<(), Failure> {
     let effective = config.to_toml()?;
     tracing::info!("effective configuration:\n{effective}");
-    raise_file_limit(config.limits.max_connections);
+    process::raise_file_limit(config.limits.max_connections);
     let mut signals = Signals::new()?;
     // Before anybody can know of the process: without it, the signal ends it.
     let hangup = signal(SignalKind::hangup())?;
@@ -100,27 +96,6 @@ fn announce(config: &Config, line: &str) -> Result<(), Failure> {
     print(&format!("{line}\n"))
 }
 
-/// Every connection is an open file, and systems let a process have few of them unless it asks for as many
-/// as it may have.
-fn raise_file_limit(max_connections: usize) {
-    let limit = getrlimit(Resource::Nofile);
-    let most = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, most) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    if files < (max_connections as u64).saturating_add(OTHER_FILES) {
-        tracing::warn!(
-            files,
-            max_connections,
-            "the system allows fewer open files than limits.max_connections needs"
-        );
-    }
-}
-
 /// The signals that ask for a stop.
 struct Signals {
     terminate: Signal,
@@ -151,11 +126,7 @@ impl Signals {
 pub async fn start(config: &Config) -> Result<Running, Failure> {
     let rules = Rules::compile(&config.basins, &config.streams)
         .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
-    let metrics = match config.admin.stream_metrics {
-        true => Metrics::with_streams(MAX_STREAM_SERIES),
-        false => Metrics::new(),
-    };
-    let metrics = Arc::new(metrics.map_err(|error| Failure::Other(error.to_string()))?);
+    let metrics = measured(config)?;
     let upstream = Upstream::new(&config.upstream, Arc::clone(&metrics))
         .map_err(|error| Failure::Config(error.to_string()))?;
     let server = Server::bind(&config.listen, &config.limits, Arc::clone(&metrics));
@@ -166,7 +137,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     let store = store.map_err(|error| Failure::Other(error.to_string()))?;
     let store: Arc<dyn Store> = Arc::new(Measured::new(store, Arc::clone(&metrics)));
     if rules.has_file_keys() {
-        warn_if_open(config, server.local_addr(), &upstream);
+        open::warn_if_open(config, server.local_addr(), &upstream);
     }
     let drain = Drain::new();
     let audit = Audit::start(&config.audit, &metrics).map_err(Failure::Other)?;
@@ -188,16 +159,29 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         budget: Budget::new(config.limits.max_inflight_bytes.as_u64(), &metrics),
         drain: drain.clone(),
     }));
-    let address = server.local_addr();
-    let certificate = server.tls().self_signed_pem();
     let live = Live {
-        address,
+        address: server.local_addr(),
         tls: server.tls().clone(),
-        upstream: upstream.clone(),
-        proxy: Arc::clone(&proxy),
-        metrics: Arc::clone(&metrics),
-        sinks: Arc::clone(&sinks),
+        upstream,
+        proxy,
+        metrics,
+        sinks,
     };
+    run_parts(config, live, store, server, drain)
+}
+
+/// Lets the parts of a proxy run that is made.
+fn run_parts(
+    config: &Config,
+    live: Live,
+    store: Arc<dyn Store>,
+    server: Server,
+    drain: Drain,
+) -> Result<Running, Failure> {
+    let proxy = Arc::clone(&live.proxy);
+    let metrics = Arc::clone(&live.metrics);
+    let sinks = Arc::clone(&live.sinks);
+    let upstream = live.upstream.clone();
     let reloader = Arc::new(Reloader::new(config, live));
     let readiness = Readiness::new(
         Arc::clone(&store),
@@ -206,32 +190,38 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         drain.clone(),
         Arc::clone(&metrics),
     );
-    let admin = AdminServer::bind(
-        &config.admin,
-        admin::Parts {
-            proxy: Arc::clone(&proxy),
-            store,
-            reloads: Arc::clone(reloader.reloads()),
-            readiness: Arc::new(readiness),
-            metrics: Arc::clone(&metrics),
-            recent: Arc::clone(&sinks.recent),
-            key_check: config.keys.check,
-            listen: config.listen.clone(),
-            data_address: address,
-        },
-    );
-    let admin = admin.map_err(no_listener)?.map(RunningAdmin::start);
-    let server = tokio::spawn(server.serve(proxy, drain.clone()));
+    let parts = admin::Parts {
+        proxy: Arc::clone(&proxy),
+        store,
+        reloads: Arc::clone(reloader.reloads()),
+        readiness: Arc::new(readiness),
+        metrics: Arc::clone(&metrics),
+        recent: Arc::clone(&sinks.recent),
+        key_check: config.keys.check,
+        listen: config.listen.clone(),
+        data_address: server.local_addr(),
+    };
+    let admin = AdminServer::bind(&config.admin, parts).map_err(no_listener)?;
     Ok(Running {
         metrics,
         sinks,
-        address,
-        certificate,
+        address: server.local_addr(),
+        certificate: server.tls().self_signed_pem(),
         reloader,
+        admin: admin.map(RunningAdmin::start),
+        server: tokio::spawn(server.serve(proxy, drain.clone())),
         drain,
-        server,
-        admin,
     })
+}
+
+/// Where the proxy counts, with names of streams if the configuration says so.
+fn measured(config: &Config) -> Result<Arc<Metrics>, Failure> {
+    let metrics = match config.admin.stream_metrics {
+        true => Metrics::with_streams(MAX_STREAM_SERIES),
+        false => Metrics::new(),
+    };
+    let metrics = metrics.map_err(|error| Failure::Other(error.to_string()))?;
+    Ok(Arc::new(metrics))
 }
 
 fn no_listener(error: server::Error) -> Failure {
@@ -317,50 +307,4 @@ impl Running {
         };
         format!("{scheme}://{}", self.address)
     }
-}
-
-/// What is wrong with a listener that everybody reaches, keys that nobody has to bring, and nobody who
-/// asks who comes.
-const OPEN: &str = "keys come from files, nothing checks access tokens, and the listener is not on loopback: \
-                    whoever reaches the listener can read those streams";
-
-/// To be called when keys come from files: says so in the log if nobody asks who comes.
-pub(super) fn warn_if_open(config: &Config, address: SocketAddr, upstream: &Upstream) {
-    if address.ip().is_loopback() {
-        return;
-    }
-    match config.listen.authenticate {
-        Authenticate::Upstream => {
-            tokio::spawn(warn_of_open_upstream(upstream.clone()));
-        }
-        Authenticate::None => tracing::warn!("{OPEN}"),
-        Authenticate::Mtls | Authenticate::ApiKey => {}
-    }
-}
-
-/// With keys from files the upstream alone decides who may read. One that takes any token lets
-/// everybody read who reaches the listener.
-async fn warn_of_open_upstream(upstream: Upstream) {
-    let mut request = http::Request::new(empty());
-    *request.uri_mut() = http::Uri::from_static("/v1/basins?limit=1");
-    let mut headers = HeaderMap::new();
-    let nobody = HeaderValue::from_static("Bearer streamseal-start-up-probe");
-    headers.insert(header::AUTHORIZATION, nobody);
-    *request.headers_mut() = headers;
-    request.extensions_mut().insert(Operation::Basin);
-    match upstream.send(upstream::Target::Account, request).await {
-        Ok(response) if response.status().is_success() => tracing::warn!("{OPEN}"),
-        Ok(_) => {}
-        Err(error) => {
-            tracing::warn!(%error, "cannot ask the upstream whether it checks access tokens")
-        }
-    }
-}
-
-/// A body without bytes.
-pub(super) fn empty() -> upstream::Body {
-    use http_body_util::BodyExt as _;
-    http_body_util::Empty::new()
-        .map_err(|never| match never {})
-        .boxed_unsync()
 }

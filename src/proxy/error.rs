@@ -33,6 +33,9 @@ pub enum Error {
     /// A header has a bad value; the text names it.
     #[error("{0}")]
     BadHeader(String),
+    /// The upstream refused the stream configuration in a header; holds its words.
+    #[error("Invalid header `s2-stream-config`: {0}")]
+    RefusedConfig(String),
     /// The path names no valid basin or stream.
     #[error("{0}")]
     BadPath(String),
@@ -233,7 +236,7 @@ impl Error {
             Self::Decode(DecodeError::Json(_)) | Self::BadJson(_) => Code::BadJson,
             Self::Decode(DecodeError::Proto(_)) => Code::BadProto,
             Self::Decode(DecodeError::Frame(_)) => Code::BadFrame,
-            Self::BadHeader(_) => Code::BadHeader,
+            Self::BadHeader(_) | Self::RefusedConfig(_) => Code::BadHeader,
             Self::BadPath(_) => Code::BadPath,
             Self::BadQuery(_) => Code::BadQuery,
             Self::Store(_) | Self::Unreachable(_) | Self::Unprepared(_) => Code::HotServer,
@@ -258,6 +261,7 @@ impl Error {
             | Self::Decode(_)
             | Self::Seal(_)
             | Self::BadHeader(_)
+            | Self::RefusedConfig(_)
             | Self::BadPath(_)
             | Self::BadQuery(_)
             | Self::Invalid(_)
@@ -299,11 +303,13 @@ impl Error {
 
     /// The error with its causes, as it may stand in a log.
     pub fn told(&self) -> String {
-        if let Self::BadJson(_) = self {
+        match self {
             // May quote what the client wrote.
-            return "request body is not the expected JSON".to_owned();
+            Self::BadJson(_) => "request body is not the expected JSON".to_owned(),
+            // The upstream may repeat what it was sent, tokens included.
+            Self::RefusedConfig(_) => "the upstream refused `s2-stream-config`".to_owned(),
+            other => told(other),
         }
-        told(self)
     }
 }
 

@@ -41,6 +41,12 @@ use crate::{
     upstream::{Body, BoxError},
 };
 
+/// Longest method that is told, in bytes: the longest there is (RFC 4918, RFC 3253) and some.
+const MAX_METHOD: usize = 32;
+/// Longest path that is told, in bytes: the longest stream name (512 bytes) with each byte encoded, and what is around
+/// it. Whatever is longer is no path of S2's, and thousands of them may wait for a slow disk.
+const MAX_PATH: usize = 2048;
+
 /// The code of a request that the client did not wait for.
 const CLIENT_LEFT: &str = "client_left";
 
@@ -93,7 +99,8 @@ impl Exchange {
         metrics: Arc<Metrics>,
         sinks: Arc<Sinks>,
     ) -> Arc<Self> {
-        let what = format!("{} {}", request.method(), request.uri().path());
+        let method = bounded(request.method().as_str(), MAX_METHOD);
+        let what = format!("{method} {}", bounded(request.uri().path(), MAX_PATH));
         let headers = request.headers_mut();
         let id = RequestId::find(headers).unwrap_or_else(RequestId::fresh);
         if let Ok(value) = HeaderValue::from_str(id.as_str()) {
@@ -346,4 +353,9 @@ impl http_body::Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+/// The beginning of a text, of at most this many bytes.
+fn bounded(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }

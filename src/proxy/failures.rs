@@ -21,6 +21,7 @@ impl Error {
             Self::Decode(_)
             | Self::Seal(_)
             | Self::BadHeader(_)
+            | Self::RefusedConfig(_)
             | Self::BadPath(_)
             | Self::BadQuery(_)
             | Self::Invalid(_)

@@ -63,6 +63,8 @@ pub(super) struct Shared<H> {
     pub(super) limits: Limits,
     pub(super) http: auto::Builder<TokioExecutor>,
     pub(super) drain: Drain,
+    /// How long a connection may last, whatever goes on.
+    pub(super) max_age: Option<Duration>,
     pub(super) metrics: Option<Arc<Metrics>>,
 }
 
@@ -153,11 +155,17 @@ impl<H: Handler> Shared<H> {
         };
         let connection = self.http.serve_connection(TokioIo::new(io), service);
         let mut connection = pin!(graceful.watch(connection.into_owned()));
+        let mut over = pin!(async {
+            tokio::select! {
+                () = cutoff.cut() => {}
+                () = aged(self.max_age) => {}
+            }
+        });
         // hyper times HTTP/1.1 request heads, but neither the wait for a connection's first bytes nor
         // an HTTP/2 connection that never asks for anything.
         let ended = tokio::select! {
             ended = &mut connection => ended,
-            () = cutoff.cut() => return,
+            () = &mut over => return,
             () = sleep(self.limits.header_timeout) => {
                 if !requested.load(Ordering::Relaxed) {
                     debug!(peer = %address, "no request in time");
@@ -165,12 +173,20 @@ impl<H: Handler> Shared<H> {
                 }
                 tokio::select! {
                     ended = connection => ended,
-                    () = cutoff.cut() => return,
+                    () = over => return,
                 }
             }
         };
         if let Err(error) = ended {
             debug!(peer = %address, %error, "connection broke off");
         }
+    }
+}
+
+/// Waits until a connection is this old: for ever, where it may be of any age.
+async fn aged(max_age: Option<Duration>) {
+    match max_age {
+        Some(age) => sleep(age).await,
+        None => std::future::pending().await,
     }
 }

@@ -51,7 +51,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Once the time for running requests is up: for what they are told then to reach their clients, and for
 /// the upstream to acknowledge what it was sent before.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+///
+/// Longer than a client that is still sending may linger.
+const LAST_WORDS: Duration = Duration::from_secs(6);
 
 /// What answers the requests of all connections.
 pub trait Handler: Send + Sync + 'static {
@@ -96,6 +98,7 @@ pub struct Server {
     limits: Limits,
     /// None for the admin listener: what is counted is clients.
     metrics: Option<Arc<Metrics>>,
+    max_age: Option<Duration>,
 }
 
 impl Server {
@@ -115,15 +118,22 @@ impl Server {
             http: connection::http(limits),
             limits: limits.clone(),
             metrics: Some(metrics),
+            max_age: None,
         })
     }
 
-    /// Binds an address for HTTP/1.1 without TLS. Must be called inside a Tokio runtime.
+    /// Binds an address for HTTP/1.1 without TLS and connections that last no longer than `max_age`. Must be
+    /// called inside a Tokio runtime.
     ///
     /// # Errors
     ///
     /// Why the address, which `key` asks for, cannot be bound.
-    fn bind_plain(key: &'static str, address: SocketAddr, limits: Limits) -> Result<Self, Error> {
+    fn bind_plain(
+        key: &'static str,
+        address: SocketAddr,
+        limits: Limits,
+        max_age: Duration,
+    ) -> Result<Self, Error> {
         let (listener, address) = listen(key, address)?;
         Ok(Self {
             listener,
@@ -132,6 +142,7 @@ impl Server {
             http: connection::http(&limits).http1_only(),
             limits,
             metrics: None,
+            max_age: Some(max_age),
         })
     }
 
@@ -162,6 +173,7 @@ impl Server {
             http: self.http,
             limits: self.limits,
             drain: drain.clone(),
+            max_age: self.max_age,
             metrics: self.metrics.clone(),
         });
         let graceful = GracefulShutdown::new();

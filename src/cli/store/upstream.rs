@@ -203,7 +203,7 @@ async fn fetch_once(
 ) -> Result<(StatusCode, Bytes), Failure> {
     let request = Request::get(path)
         .header(header::ACCEPT, HeaderValue::from_static(accept))
-        .body(crate::cli::serve::empty());
+        .body(crate::cli::open::empty());
     let request = request.map_err(|_| garbage("a name that makes no path"))?;
     let whole = async {
         let answer = upstream.send(target, request).await;

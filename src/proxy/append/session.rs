@@ -358,7 +358,12 @@ impl Session {
         if self.split.is_some() {
             return Err(Error::Garbage("an end in the middle of a batch").into());
         }
-        Ok(self.shared.failure.get().map(respond::terminal_frame))
+        let failure = self.shared.failure.get();
+        if failure.is_some() && !self.shared.expected().is_empty() {
+            // What failed may promise that nothing happened, and what has no ack may be stored.
+            return Err(Error::Garbage("an end before every ack").into());
+        }
+        Ok(failure.map(respond::terminal_frame))
     }
 
     fn terminal(&self, error: Error) -> Bytes {

@@ -329,7 +329,7 @@ fn refused_creation(answer: Response<Bytes>, stream_config: Option<&str>) -> Sto
     let info = serde_json::from_slice::<Info>(answer.body());
     match info {
         Ok(Info { message }) if is_about_body && stream_config.is_some() => {
-            Error::BadHeader(format!("Invalid header `s2-stream-config`: {message}")).into()
+            Error::RefusedConfig(message).into()
         }
         _ => Stop::relay(answer),
     }

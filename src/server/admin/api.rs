@@ -69,6 +69,8 @@ impl Admin {
         if basin.is_some() {
             return Err(Refused::invalid("basin: lists of basins take no basin"));
         }
+        // Never closed, so there always is a turn in the end.
+        let _turn = self.lists.acquire().await;
         let listed = self.parts.store.basins_page(page).await;
         let Listed { found, next } = listed.map_err(|error| Refused::store(&error))?;
         let rows = found.iter().filter_map(|(name, found)| {
@@ -80,6 +82,7 @@ impl Admin {
 
     pub(super) async fn streams(&self, query: Option<&str>) -> Outcome {
         let ListQuery { page, basin } = ListQuery::parse(query)?;
+        let _turn = self.lists.acquire().await;
         let listed = self.parts.store.streams_page(basin, page).await;
         let Listed { found, next } = listed.map_err(|error| Refused::store(&error))?;
         let rows = found.iter().filter_map(|(path, found)| {

@@ -42,6 +42,9 @@ use crate::{
 
 /// Connections at a time; more wait in the system's accept queue.
 const MAX_CONNECTIONS: usize = 64;
+/// Longest time that one connection lasts, so that nobody keeps one of them for ever. Time for an export of a million
+/// entries.
+const MAX_AGE: Duration = Duration::from_secs(300);
 /// Time for a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a request's body, of at most 64 KiB.
@@ -88,6 +91,8 @@ struct Admin {
     started_at: SystemTime,
     /// One export at a time.
     exports: Arc<Semaphore>,
+    /// One list at a time: each may look through thousands of rows, and the store has other work.
+    lists: Semaphore,
 }
 
 impl AdminServer {
@@ -110,7 +115,7 @@ impl AdminServer {
             drain_timeout: DRAIN_TIMEOUT,
             ..Limits::default()
         };
-        let server = Server::bind_plain("admin.address", address, limits)?;
+        let server = Server::bind_plain("admin.address", address, limits, MAX_AGE)?;
         let listener = server.local_addr();
         if token.is_some() && !listener.ip().is_loopback() {
             tracing::warn!(
@@ -126,6 +131,7 @@ impl AdminServer {
                 started: Instant::now(),
                 started_at: SystemTime::now(),
                 exports: Arc::new(Semaphore::new(1)),
+                lists: Semaphore::new(1),
             }),
         }))
     }
