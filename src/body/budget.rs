@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    task::JoinSet,
+    time::{Instant, timeout},
 };
 
 use crate::telemetry::metrics::Metrics;
@@ -27,7 +28,10 @@ const UNIT: usize = 1024;
 /// How long a unary request waits for room.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often who waits for room looks for a client that takes nothing of what it has asked for.
+/// How long an input of a session waits for room: as long as for its bytes. It is in memory, uncounted.
+const INPUT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often who waits for room looks for a client that keeps some and does not go on.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long such a client is let be while others wait.
@@ -51,16 +55,24 @@ pub struct Budget {
 struct Pool {
     permits: Arc<Semaphore>,
     metrics: Arc<Metrics>,
-    resting: Mutex<BTreeMap<u64, Resting>>,
+    resting: Mutex<Resting>,
 }
 
-/// Bytes that wait until a client takes them.
+/// All that waits for a client to go on, the oldest first.
+#[derive(Default)]
 struct Resting {
-    since: Instant,
+    next: u64,
+    all: BTreeMap<u64, (Instant, Cutoff)>,
+}
+
+/// Something that waits for its client to go on, until it is dropped.
+pub struct Rest {
+    pool: Arc<Pool>,
+    number: u64,
     cutoff: Cutoff,
 }
 
-/// Cuts one client connection off. Clones are one and the same.
+/// Cuts one client off: its connection, or a body that it sends. Clones are one and the same.
 #[derive(Clone, Default)]
 pub struct Cutoff(Arc<Notify>);
 
@@ -82,7 +94,8 @@ pub struct NoRoom;
 pub struct Charge {
     permit: OwnedSemaphorePermit,
     pool: Arc<Pool>,
-    cutoff: Option<Cutoff>,
+    /// While its client can be cut off for it.
+    rest: Option<Rest>,
 }
 
 impl Budget {
@@ -108,14 +121,20 @@ impl Budget {
         }
     }
 
-    /// For what a session sends: it waits for room as long as it takes, and its client with it.
+    /// For what a session sends: it waits for room for a minute, and its client with it.
     pub fn sending(&self) -> Room {
-        Room::of(&self.uploads, None, None)
+        Room::of(&self.uploads, Some(INPUT_PATIENCE), None)
     }
 
     /// For a whole body: refused when there is no room in time.
     pub fn whole_body(&self) -> Room {
         Room::of(&self.uploads, Some(PATIENCE), None)
+    }
+
+    /// What an append session has for its client rests until it is dropped: while others wait for room to
+    /// send, the client's connection may be cut off.
+    pub fn untaken(&self, cutoff: &Cutoff) -> Rest {
+        self.uploads.rest(cutoff.clone())
     }
 
     /// For what a session reads. Its connection is cut off when it takes nothing while others wait.
@@ -153,10 +172,15 @@ impl Room {
         self.early
     }
 
+    /// Something that takes of this room and waits for its client, which `cutoff` ends.
+    pub(super) fn rest(&self, cutoff: &Cutoff) -> Rest {
+        self.pool.rest(cutoff.clone())
+    }
+
     /// Takes room to work on a body of `bytes`, which is at most 2 MiB.
     ///
     /// # Errors
-    /// [`NoRoom`] for a unary request that waited in vain.
+    /// [`NoRoom`] for who waited in vain. Only what a session reads waits without an end.
     pub(super) async fn reserve(&self, bytes: usize) -> Result<Charge, NoRoom> {
         let units = u32::try_from((bytes * COPIES).div_ceil(UNIT)).unwrap_or(u32::MAX);
         let Some(patience) = self.patience else {
@@ -169,22 +193,39 @@ impl Room {
     }
 
     async fn wait_for(&self, units: u32) -> Result<Charge, NoRoom> {
+        if let Ok(permit) = Arc::clone(&self.pool.permits).try_acquire_many_owned(units) {
+            return Ok(self.charge(permit));
+        }
+        // In a task of its own: what is written to a client is not polled while the client takes nothing, and
+        // would be given room without being seen to have it.
+        let mut waiting = JoinSet::new();
+        let room = self.clone();
+        waiting.spawn(async move { room.queue(units).await });
+        match waiting.join_next().await {
+            Some(Ok(charge)) => charge,
+            Some(Err(_)) | None => Err(NoRoom),
+        }
+    }
+
+    async fn queue(self, units: u32) -> Result<Charge, NoRoom> {
         let permits = Arc::clone(&self.pool.permits);
         let mut permit = std::pin::pin!(permits.acquire_many_owned(units));
         loop {
             match timeout(LOOK, &mut permit).await {
-                Ok(permit) => {
-                    // It is never closed.
-                    let permit = permit.map_err(|_| NoRoom)?;
-                    self.pool.count(permit.num_permits(), 0);
-                    return Ok(Charge {
-                        permit,
-                        pool: Arc::clone(&self.pool),
-                        cutoff: self.cutoff.clone(),
-                    });
-                }
+                // It is never closed.
+                Ok(permit) => return Ok(self.charge(permit.map_err(|_| NoRoom)?)),
                 Err(_) => self.pool.cut_stalled(),
             }
+        }
+    }
+
+    fn charge(&self, permit: OwnedSemaphorePermit) -> Charge {
+        self.pool.count(permit.num_permits(), 0);
+        let cutoff = self.cutoff.clone();
+        Charge {
+            permit,
+            pool: Arc::clone(&self.pool),
+            rest: cutoff.map(|cutoff| self.pool.rest(cutoff)),
         }
     }
 }
@@ -199,36 +240,61 @@ impl Pool {
             .add(bytes(taken) - bytes(given));
     }
 
-    /// Cuts off the client that has taken nothing for longest, if that is too long.
+    /// Cuts off the client that has not gone on for longest, if that is too long.
     fn cut_stalled(&self) {
         let mut resting = self.resting();
-        let Some(oldest) = resting.first_entry() else {
+        let Some(oldest) = resting.all.first_entry() else {
             return;
         };
-        if oldest.get().since.elapsed() >= STALLED {
+        if oldest.get().0.elapsed() >= STALLED {
             tracing::warn!(
-                "cutting off a client that takes nothing of what it reads, for others wait"
+                "cutting off a client that keeps room and does not go on, for others wait"
             );
-            oldest.remove().cutoff.0.notify_one();
+            oldest.remove().1.0.notify_one();
         }
     }
 
-    fn resting(&self) -> MutexGuard<'_, BTreeMap<u64, Resting>> {
+    fn resting(&self) -> MutexGuard<'_, Resting> {
         // A map is whole whoever panics.
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rest(&self, cutoff: Cutoff) -> u64 {
-        let mut resting = self.resting();
-        let number = resting.last_key_value().map_or(0, |(last, _)| last + 1);
-        let since = Instant::now();
-        resting.insert(number, Resting { since, cutoff });
+    fn rest(self: &Arc<Self>, cutoff: Cutoff) -> Rest {
+        Rest {
+            pool: Arc::clone(self),
+            number: self.resting().add(cutoff.clone()),
+            cutoff,
+        }
+    }
+}
+
+impl Resting {
+    fn add(&mut self, cutoff: Cutoff) -> u64 {
+        // Never one that was there before: who was cut off still drops it.
+        let number = self.next;
+        self.next += 1;
+        self.all.insert(number, (Instant::now(), cutoff));
         number
     }
 }
 
+impl Rest {
+    /// The client went on: its time begins again.
+    pub(super) fn renew(&mut self) {
+        let mut resting = self.pool.resting();
+        resting.all.remove(&self.number);
+        self.number = resting.add(self.cutoff.clone());
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.pool.resting().all.remove(&self.number);
+    }
+}
+
 impl Cutoff {
-    /// Waits until the connection is to be cut off.
+    /// Waits until it is to be cut off.
     pub async fn cut(&self) {
         self.0.notified().await;
     }
@@ -241,14 +307,21 @@ impl Charge {
         if let Some(more) = other.permit.split(other.permit.num_permits()) {
             self.permit.merge(more);
         }
+        self.renew();
+    }
+
+    /// The client went on: its time to go on again begins anew.
+    pub(super) fn renew(&mut self) {
+        if let Some(rest) = &mut self.rest {
+            rest.renew();
+        }
     }
 
     /// Keeps all of it until the last slice of `bytes` is dropped: they are still worked on.
     pub(super) fn carried_by_work(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Carried {
             bytes,
-            number: None,
-            charge: self,
+            _charge: self,
         })
     }
 
@@ -262,11 +335,10 @@ impl Charge {
         if let Some(spare) = self.permit.split(spare) {
             self.pool.count(0, spare.num_permits());
         }
-        let number = self.cutoff.take().map(|cutoff| self.pool.rest(cutoff));
+        self.renew();
         Bytes::from_owner(Carried {
             bytes,
-            number,
-            charge: self,
+            _charge: self,
         })
     }
 }
@@ -280,22 +352,12 @@ impl Drop for Charge {
 /// Bytes with the charge for them.
 struct Carried {
     bytes: Bytes,
-    /// Among those that rest.
-    number: Option<u64>,
-    charge: Charge,
+    _charge: Charge,
 }
 
 impl AsRef<[u8]> for Carried {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-impl Drop for Carried {
-    fn drop(&mut self) {
-        if let Some(number) = self.number {
-            self.charge.pool.resting().remove(&number);
-        }
     }
 }
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
+use http_body::Body;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::budget::{Charge, FREE_BYTES, NoRoom, Room};
+use super::budget::{Charge, Cutoff, FREE_BYTES, NoRoom, Rest, Room};
 use crate::{
     drain::Drain,
     wire::{
@@ -18,6 +19,10 @@ use crate::{
 
 /// Longest time for a whole body: 2 MiB at 35 KB/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Whoever sends less than this in the time that a client has to go on is ended when others wait for room:
+/// the same 35 KB/s for ten seconds.
+const GOES_ON_BYTES: usize = 350_000;
 
 /// Longest time for the rest of a body that is not wanted any more: less than a stop leaves for last words.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -69,13 +74,23 @@ pub async fn collect(
 
 async fn collect_all(
     headers: &HeaderMap,
-    body: &mut Incoming,
+    body: &mut (impl Body<Data = Bytes, Error = hyper::Error> + Unpin),
     room: &Room,
 ) -> Result<Bytes, CollectError> {
     let encoding = RequestEncoding::from_headers(headers)?;
     let mut whole = BytesMut::new();
-    let mut charged = Charged { room, held: None };
-    while let Some(frame) = body.frame().await {
+    let mut charged = Charged {
+        room,
+        held: None,
+        cutoff: Cutoff::default(),
+    };
+    loop {
+        let frame = tokio::select! {
+            biased;
+            () = charged.cutoff.cut() => return Err(CollectError::Slow),
+            frame = body.frame() => frame,
+        };
+        let Some(frame) = frame else { break };
         if let Ok(data) = frame?.into_data() {
             let length = whole.len() + data.len();
             if length > MAX_BODY_BYTES {
@@ -90,7 +105,7 @@ async fn collect_all(
     }
     let whole = encoding.decompress(whole.freeze(), MAX_BODY_BYTES)?;
     Ok(match charged.held {
-        Some((charge, _)) => charge.carried_by_work(whole),
+        Some(held) => held.charge.carried_by_work(whole),
         None => whole,
     })
 }
@@ -98,28 +113,48 @@ async fn collect_all(
 /// What a body takes of the budget so far.
 struct Charged<'a> {
     room: &'a Room,
-    /// With the length that it covers.
-    held: Option<(Charge, usize)>,
+    held: Option<Held>,
+    /// Ends the body when it does not go on and others wait.
+    cutoff: Cutoff,
+}
+
+struct Held {
+    charge: Charge,
+    /// The length that it covers.
+    covered: usize,
+    rest: Rest,
+    /// The length when the client last went on.
+    went_on: usize,
 }
 
 impl Charged<'_> {
-    /// Grows it in doubles: whoever only announces a large body gets no room for it.
+    /// Grows it by no more than a quarter ahead: whoever only announces a large body gets no room for it.
     async fn cover(&mut self, length: usize) -> Result<(), NoRoom> {
-        let covered = match &self.held {
-            Some((_, covered)) => *covered,
-            None => FREE_BYTES,
-        };
-        if length <= covered {
-            return Ok(());
-        }
-        let wanted = length.max(2 * covered).min(MAX_BODY_BYTES);
-        self.held = Some(match self.held.take() {
-            Some((mut charge, covered)) => {
-                charge.merge(self.room.reserve(wanted - covered).await?);
-                (charge, wanted)
+        let covered = self.held.as_ref().map_or(FREE_BYTES, |held| held.covered);
+        if length > covered {
+            let wanted = length.max(covered + covered / 4).min(MAX_BODY_BYTES);
+            match &mut self.held {
+                Some(held) => {
+                    let more = self.room.reserve(wanted - covered).await?;
+                    held.charge.merge(more);
+                    held.covered = wanted;
+                }
+                None => {
+                    self.held = Some(Held {
+                        charge: self.room.reserve(wanted).await?,
+                        covered: wanted,
+                        rest: self.room.rest(&self.cutoff),
+                        went_on: length,
+                    });
+                }
             }
-            None => (self.room.reserve(wanted).await?, wanted),
-        });
+        }
+        if let Some(held) = &mut self.held
+            && length - held.went_on >= GOES_ON_BYTES
+        {
+            held.went_on = length;
+            held.rest.renew();
+        }
         Ok(())
     }
 }
@@ -139,3 +174,6 @@ async fn discard(mut body: Incoming) {
     };
     let _late = tokio::time::timeout(DISCARD_TIMEOUT, discarding).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,9 @@ pub enum InputError {
     /// A large input did not arrive in time.
     #[error("an input did not arrive in time")]
     Slow,
+    /// There was no room for an input in time. Nothing was done with it.
+    #[error("too many requests at once; try again")]
+    NoRoom,
 }
 
 /// The inputs of one append session, in order.
@@ -52,8 +55,7 @@ impl Inputs {
             Err(FrameError::Decode(error)) => Err(InputError::Decode(error)),
             Err(FrameError::Broken(error)) => Err(InputError::Broken(error)),
             Err(FrameError::Slow) => Err(InputError::Slow),
-            // A session waits as long as it takes.
-            Err(FrameError::NoRoom(error)) => Err(InputError::Broken(error.into())),
+            Err(FrameError::NoRoom(_)) => Err(InputError::NoRoom),
         }
     }
 }

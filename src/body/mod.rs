@@ -11,7 +11,7 @@ mod outgoing;
 mod reader;
 
 pub use acks::{AckError, Acks, Answer};
-pub use budget::{Budget, Charge, Cutoff, FREE_BYTES, MIN_BUDGET_BYTES, NoRoom, Room};
+pub use budget::{Budget, Charge, Cutoff, FREE_BYTES, MIN_BUDGET_BYTES, NoRoom, Rest, Room};
 pub use collect::{CollectError, collect};
 pub use inputs::{InputError, Inputs};
 pub use limit::ReadLimit;

@@ -137,7 +137,11 @@ impl Reader {
             self.opening = None;
             return Ok(None);
         };
-        // The advice goes with the last piece, and so does the charge.
+        // The advice goes with the last piece, and so does the charge. Before that it rests here, for as long
+        // as the client takes with each piece.
+        if let Some(charge) = &mut self.charge {
+            charge.renew();
+        }
         let charge = self.charge.take_if(|_| opening.is_over());
         let reconnect_advised = *reconnect_advised && opening.is_over();
         if batch.records.is_empty() {

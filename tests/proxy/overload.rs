@@ -7,14 +7,19 @@ use std::{
 
 use bytes::Bytes;
 use bytesize::ByteSize;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_all};
 use http_body_util::BodyExt as _;
 use s2_api::v1::stream::proto::AppendInput;
 use serde_json::json;
 
-use crate::harness::{
-    Ask, BASIN, Encoding, KEY, Lite, Live, Packed, Program, Session, Stack, append, channel,
-    contains, frame, input, read, record, records, until,
+use streamseal::wire::record::RecordCompression;
+
+use crate::{
+    harness::{
+        Ask, BASIN, Client, Encoding, KEY, Lite, Live, Packed, Program, Session, Stack, append,
+        channel, contains, frame, input, read, record, records, until,
+    },
+    oversize::{full, noise},
 };
 
 const MIB: usize = 1 << 20;
@@ -159,10 +164,134 @@ async fn a_reader_that_takes_nothing_gives_way_when_others_wait() {
     let slow = join_all((0..12).map(|_| reads(&program, "backlog", 1))).await;
     let fresh = reads(&program, "backlog", 1).await.remove(0);
     follows(fresh, 8).await;
-    assert!(program.log().contains("takes nothing of what it reads"));
+    assert!(program.log().contains("does not go on"));
     // Small reads never had to wait.
     served(&program, "s").await;
     drop(slow);
+}
+
+/// A stack of the smallest budget.
+async fn small_stack(compression: RecordCompression) -> Stack {
+    let stack = Stack::with(|config| {
+        config.limits.max_inflight_bytes = ByteSize::mib(16);
+        config.limits.compression = compression;
+    });
+    let stack = stack.await;
+    stack.create_basin(Some("aegis-256")).await;
+    stack
+}
+
+/// Opens an append session that takes none of its acks.
+async fn deaf(stack: &Stack) -> Session {
+    let client = Client::in_window(stack.address, &stack.certificate, "h2", 0).await;
+    Session::append(&client, Ask::post(records("s")).key(&KEY)).await
+}
+
+/// How long it takes until a large append is admitted, of those that are refused meanwhile.
+async fn admitted(stack: &Stack) -> Duration {
+    let client = stack.h2().await;
+    let began = Instant::now();
+    loop {
+        let ask = append("other", Encoding::Proto, Packed::Not, &large());
+        let answer = client.ask(ask).await;
+        if answer.status == 200 {
+            return began.elapsed();
+        }
+        assert_eq!((answer.status, &*answer.code()), (429, "rate_limited"));
+        assert!(began.elapsed() < Duration::from_secs(30), "never admitted");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn split_inputs_need_no_client_that_takes_acks() {
+    let stack = small_stack(RecordCompression::Never).await;
+    let deaf = join_all((0..4).map(|_| deaf(&stack))).await;
+    for session in &deaf {
+        session.send(frame(&full(37, noise))).await;
+    }
+    let client = stack.h2().await;
+    until("all is appended", async || {
+        let tail = Ask::get(format!("{}/tail", records("s")));
+        let answer = client.ask(tail).await;
+        answer.status == 200 && answer.json()["tail"]["seq_num"] == 4 * 37
+    })
+    .await;
+    until("no room is kept", async || stack.inflight() == 0).await;
+    assert!(admitted(&stack).await < Duration::from_secs(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_no_acks_keeps_no_room() {
+    let stack = small_stack(RecordCompression::Never).await;
+    let deaf = join_all((0..4).map(|_| deaf(&stack))).await;
+    // More than may wait for the client; then what takes room until its first part is acked.
+    let sending = deaf.iter().map(|session| async {
+        for _ in 0..200 {
+            session.send(frame(&small("unread"))).await;
+        }
+        session.send(frame(&full(37, noise))).await;
+    });
+    join_all(sending).await;
+    until("there is no room", async || stack.inflight() > 5 * MIB).await;
+    let waited = admitted(&stack).await;
+    assert!(
+        waited > Duration::from_secs(5),
+        "{waited:?}: nobody had to wait"
+    );
+    drop(deaf);
+    until("the room is given back", async || stack.inflight() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stalled_bodies_give_way_when_others_wait() {
+    let stack = small_stack(RecordCompression::Never).await;
+    let clients = join_all((0..2).map(|_| stack.h2())).await;
+    let mut stalled = Vec::new();
+    for client in clients {
+        let (sender, body) = channel();
+        let ask = Ask::post(records("s")).key(&KEY);
+        let ask = ask.header("content-type", "application/json");
+        let asked = tokio::spawn(async move { client.send(ask, body).await });
+        sender
+            .send(Ok(vec![b' '; MIB + MIB / 8].into()))
+            .await
+            .unwrap();
+        stalled.push((sender, asked));
+    }
+    until("there is no room", async || stack.inflight() > 6 * MIB).await;
+    let waited = admitted(&stack).await;
+    assert!(
+        waited > Duration::from_secs(5),
+        "{waited:?}: nobody had to wait"
+    );
+    let (_senders, asked): (Vec<_>, Vec<_>) = stalled.into_iter().unzip();
+    let (answer, _, _) = select_all(asked).await;
+    assert_eq!(answer.unwrap().unwrap().status(), 408);
+    assert!(waited < Duration::from_secs(25), "{waited:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_several_pieces_gives_way_when_others_wait() {
+    let stack = small_stack(RecordCompression::Always).await;
+    let client = stack.h2().await;
+    // Half of each record compresses: a stored batch of 1 MiB opens to almost two.
+    let half = || [noise(LARGE / 8), vec![b'x'; LARGE / 8]].concat();
+    for _ in 0..4 {
+        let batch = input((0..4).map(|_| record(&[], half())));
+        let ask = append("s", Encoding::Proto, Packed::Not, &batch);
+        assert_eq!(client.ask(ask).await.status, 200);
+    }
+    let ask = read("s", "seq_num=0", Encoding::Frames);
+    let slow = join_all((0..4).map(|_| async {
+        let client = Client::in_window(stack.address, &stack.certificate, "h2", 1000).await;
+        client.open(ask.clone()).await
+    }));
+    let slow = slow.await;
+    let full = || stack.inflight() > 4 * MIB;
+    until("there is no room", async || full()).await;
+    follows(Live::new(client.open(ask).await), 16).await;
+    drop(slow);
+    until("the room is given back", async || stack.inflight() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

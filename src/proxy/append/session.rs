@@ -14,11 +14,21 @@ use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
+    task::JoinHandle,
+    time::timeout,
+};
 
-use super::session_or_refusal;
+use super::{APPEND_TIMEOUT, session_or_refusal};
 use crate::{
-    body::{Acks, Answer, Charge, InputError, Inputs, Meter, SealedBody, SealedSender},
+    body::{
+        Acks, Answer, Budget, Charge, Cutoff, InputError, Inputs, Meter, SealedBody, SealedSender,
+    },
     crypto::StreamCipher,
     drain::Drain,
     proxy::{
@@ -40,6 +50,9 @@ use crate::{
         s2s::{self, Compression},
     },
 };
+
+/// Acks that may wait for the client in one session, beyond what HTTP keeps for it. An ack is some 50 bytes.
+const QUEUED_ACKS: usize = 128;
 
 impl Proxy {
     /// An append session to a stream that is not known to be plain.
@@ -63,7 +76,8 @@ impl Proxy {
         }
         let cipher = self.cipher(&stream, request.headers(), &asked.exchange)?;
         let compression = Compression::from_accept_encoding(request.headers());
-        let (parts, incoming) = request.into_parts();
+        let (mut parts, incoming) = request.into_parts();
+        let cutoff = parts.extensions.remove::<Cutoff>();
         let uri = parts.uri.path();
         let ceiling = self.ceiling.of(&path, stream.cipher, uri, caller).await;
         let ceiling = ceiling.map_err(Stop::before_sending)?;
@@ -75,6 +89,7 @@ impl Proxy {
             exchange: Arc::clone(&asked.exchange),
             ceiling,
             expected: Mutex::default(),
+            late: Notify::new(),
         });
         let uplink = Uplink {
             inputs: Inputs::new(incoming, self.budget.sending()),
@@ -93,15 +108,25 @@ impl Proxy {
             drain: self.drain.clone(),
             _uplink: AbortOnDrop(tokio::spawn(uplink.run(sender))),
         };
-        let frames = stream::unfold(Some(session), |session| async {
-            let mut session = session?;
-            let (frame, more) = session.next().await;
+        // What is written to a client is not polled while it takes nothing: the acks are read by a task.
+        let (frames, taken) = mpsc::channel(QUEUED_ACKS);
+        let downlink = session.run(frames, self.budget.clone(), cutoff);
+        let downlink = AbortOnDrop(tokio::spawn(downlink));
+        let frames = stream::unfold(Some((taken, downlink)), |session| async {
+            let (mut taken, downlink) = session?;
+            // A task that is gone without a last word is no clean end.
+            let next = taken.recv().await;
+            let (frame, more) = next.unwrap_or_else(|| (Err(Error::Broken.into()), false));
             let frame = frame.transpose()?.map(Frame::data);
-            Some((frame, more.then_some(session)))
+            Some((frame, more.then_some((taken, downlink))))
         });
         Ok(asked.session(Media::S2s, StreamBody::new(frames).boxed_unsync()))
     }
 }
+
+/// The next frame for the client, and whether another may follow. An error breaks the response off; it
+/// never ends it cleanly.
+type Next = (Result<Option<Bytes>, BoxError>, bool);
 
 /// What both halves of a session know.
 struct Shared {
@@ -111,6 +136,8 @@ struct Shared {
     ceiling: StreamCeiling,
     /// What was sent and is not acked.
     expected: Mutex<VecDeque<Expected>>,
+    /// The ack of a part did not come in time.
+    late: Notify,
 }
 
 /// One upstream batch on its way.
@@ -178,6 +205,7 @@ impl Uplink {
                 Ok(None) => return sender.finish().await,
                 Err(InputError::Decode(error)) => break Error::Decode(error).into(),
                 Err(InputError::Slow) => break Error::SlowClient.into(),
+                Err(InputError::NoRoom) => break Error::Busy.into(),
                 Err(InputError::Broken(_)) => return self.shared.exchange.left(),
             }
         };
@@ -220,10 +248,19 @@ impl Uplink {
             self.shared.expect(&batch, Some(part));
             let charge = charge.take_if(|_| at == last);
             sender.send(&batch, charge).await.ok()?;
-            end = Some(ack.await.ok()?);
+            let Some(acked) = in_time(ack).await else {
+                self.shared.late.notify_one();
+                return None;
+            };
+            end = Some(acked.ok()?);
         }
         Some(())
     }
+}
+
+/// Waits for the ack of a part no longer than for that of a unary append, for what follows it takes memory.
+async fn in_time<T>(ack: impl Future<Output = T>) -> Option<T> {
+    timeout(APPEND_TIMEOUT, ack).await.ok()
 }
 
 /// The places of the acked parts of one input.
@@ -246,11 +283,38 @@ struct Session {
 }
 
 impl Session {
+    /// Hands frames to the client until there is no more, or it left. While it takes none it keeps what its
+    /// inputs take of the budget: its connection is cut off when others wait for that.
+    async fn run(mut self, frames: mpsc::Sender<Next>, budget: Budget, cutoff: Option<Cutoff>) {
+        let mut more = true;
+        while more {
+            let next = self.next().await;
+            more = next.1;
+            if let Err(TrySendError::Full(next)) = frames.try_send(next) {
+                let _rest = cutoff.as_ref().map(|cutoff| budget.untaken(cutoff));
+                // One at a time would let a client that takes hardly any keep it for long.
+                let Ok(mut room) = frames.reserve_many(QUEUED_ACKS).await else {
+                    return;
+                };
+                if let Some(room) = room.next() {
+                    room.send(next);
+                }
+            }
+        }
+    }
+
     /// The next frame for the client, and whether another may follow. An error breaks the response
     /// off; it never ends it cleanly.
-    async fn next(&mut self) -> (Result<Option<Bytes>, BoxError>, bool) {
+    async fn next(&mut self) -> Next {
         loop {
-            match self.acks.next().await {
+            let answer = tokio::select! {
+                biased;
+                answer = self.acks.next() => answer,
+                () = self.shared.late.notified() => {
+                    return (Ok(Some(self.terminal(Error::Timeout))), false);
+                }
+            };
+            match answer {
                 Ok(Some(Answer::Ack {
                     ack,
                     reconnect_advised,
@@ -346,5 +410,19 @@ struct AbortOnDrop(JoinHandle<()>);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_ack_of_a_part_is_not_waited_for_for_ever() {
+        let (acked, ack) = oneshot::channel::<Position>();
+        let began = tokio::time::Instant::now();
+        assert!(in_time(ack).await.is_none());
+        assert_eq!(began.elapsed(), APPEND_TIMEOUT);
+        drop(acked);
     }
 }

@@ -143,6 +143,16 @@ impl Answer {
 impl Client {
     /// Connects over TLS, trusting this certificate alone, with this ALPN protocol.
     pub async fn tls(address: SocketAddr, certificate: &str, alpn: &str) -> Self {
+        Self::in_window(address, certificate, alpn, 1 << 20).await
+    }
+
+    /// The same with so many bytes of each answer before the client has taken some.
+    pub async fn in_window(
+        address: SocketAddr,
+        certificate: &str,
+        alpn: &str,
+        window: u32,
+    ) -> Self {
         let mut roots = RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap())
@@ -164,7 +174,7 @@ impl Client {
         match alpn {
             "h2" => {
                 let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                    .initial_stream_window_size(1 << 20)
+                    .initial_stream_window_size(window)
                     .initial_connection_window_size(1 << 22)
                     .handshake(io)
                     .await
