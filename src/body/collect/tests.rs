@@ -70,7 +70,8 @@ async fn bodies_that_do_not_go_on_give_way_when_others_wait_and_one_that_does_st
     let session = budget.sending();
     let began = tokio::time::Instant::now();
     let waiting = tokio::spawn(async move { session.reserve(3 * MIB / 2).await });
-    let ended = ended.await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(120), ended);
+    let ended = ended.await.unwrap().unwrap();
     assert!(matches!(ended, Err(CollectError::Slow)), "{ended:?}");
     drop(waiting.await.unwrap().unwrap());
     assert!(
