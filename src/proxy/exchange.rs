@@ -172,7 +172,7 @@ impl Exchange {
     /// The client left before the request, or its answer, was complete.
     pub fn left(&self) {
         self.fail(CLIENT_LEFT.into(), Fault::Client, || {
-            "the client left before it had an answer".to_owned()
+            "the client left before its answer was complete".to_owned()
         });
     }
 
