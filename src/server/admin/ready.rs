@@ -121,14 +121,7 @@ impl Readiness {
 
     fn report_of(&self, look: &Look) -> Report {
         let store = match &look.store {
-            Ok(summary) => {
-                let store = &self.metrics.store;
-                store.size.set(signed(summary.size));
-                for (kind, count) in [("basin", summary.basins), ("stream", summary.streams)] {
-                    store.entries.with_label_values(&[kind]).set(signed(count));
-                }
-                Ok("open".to_owned())
-            }
+            Ok(_) => Ok("open".to_owned()),
             Err(why) => Err(why.clone()),
         };
         self.with(store, reach(&look.upstream))
@@ -191,8 +184,4 @@ fn reach(probed: &[Probed]) -> Result<String, String> {
         true => Ok(reason),
         false => Err(reason),
     }
-}
-
-fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
