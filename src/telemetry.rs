@@ -111,6 +111,11 @@ pub fn printable(text: &str) -> String {
     printable
 }
 
+/// The beginning of a text, of at most this many bytes, cut between two characters.
+pub fn bounded(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
+}
+
 fn is_harmless(metadata: &Metadata<'_>) -> bool {
     let library = metadata.target().split("::").next().unwrap_or_default();
     // Levels order from the loudest down: ERROR is the least.

@@ -30,6 +30,7 @@ use crate::{
     crypto::{StreamCipher, TokenFingerprint},
     stream::BasinName,
     telemetry::{
+        bounded,
         label::{Fault, Operation},
         metrics::Metrics,
         printable,
@@ -353,9 +354,4 @@ impl http_body::Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-/// The beginning of a text, of at most this many bytes.
-fn bounded(text: &str, most: usize) -> &str {
-    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }

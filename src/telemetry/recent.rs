@@ -82,7 +82,7 @@ impl Recent {
 }
 
 fn bounded(text: &str) -> String {
-    text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
+    super::bounded(text, MAX_TEXT).to_owned()
 }
 
 #[cfg(test)]
