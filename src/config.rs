@@ -16,7 +16,8 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    keys, process,
+    keys::{self, ProjectRule, Projects},
+    process,
     proxy::rules::{BasinRule, Rules, StreamRule},
     server::{self, Authenticate, admin},
     store,
@@ -51,6 +52,9 @@ pub struct Config {
     pub traces: traces::Config,
     /// What the process keeps from its host.
     pub process: process::Config,
+    /// Whose API keys may use which streams.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub projects: Vec<ProjectRule>,
     /// Ciphers of basins by name; the first match wins.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub basins: Vec<BasinRule>,
@@ -139,10 +143,38 @@ impl Config {
                     .to_owned(),
             );
         }
-        if let Err(mistakes) = Rules::compile(&self.basins, &self.streams) {
+        let takes_api_keys = self.listen.authenticate == Authenticate::ApiKey;
+        match self.projects.is_empty() {
+            true if takes_api_keys => problems.push(
+                "listen.authenticate: \"api-key\" needs at least one of [[projects]]".to_owned(),
+            ),
+            false if !takes_api_keys => problems.push(
+                "projects: need listen.authenticate = \"api-key\", or nobody checks their API keys"
+                    .to_owned(),
+            ),
+            true | false => {}
+        }
+        if let Err(mistakes) = self.rules() {
             problems.extend(mistakes);
         }
         problems
+    }
+
+    /// The rules for basins and streams and the projects, with the files that they name read.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake, each with its place; never the content of a file.
+    pub fn rules(&self) -> Result<Rules, Vec<String>> {
+        let projects = Projects::compile(&self.projects);
+        let rules = Rules::compile(&self.basins, &self.streams);
+        match (rules, projects) {
+            (Ok(rules), Ok(projects)) => rules.with_projects(projects),
+            (rules, projects) => {
+                let mistakes = [rules.err(), projects.err()];
+                Err(mistakes.into_iter().flatten().flatten().collect())
+            }
+        }
     }
 
     /// The configuration in effect, every key written out.

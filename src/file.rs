@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use http::HeaderValue;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -30,6 +31,24 @@ impl<P: Into<PathBuf>> From<P> for OptionalFile {
     fn from(path: P) -> Self {
         Self(path.into())
     }
+}
+
+/// Reads the one access token in the file that `key` names, as the value of an `authorization` header.
+///
+/// # Errors
+///
+/// When the file cannot be read, or holds anything but one token of visible ASCII characters.
+pub fn read_bearer(key: &str, path: &Path) -> Result<HeaderValue, String> {
+    let bytes = read(key, path)?;
+    let token = bytes.trim_ascii();
+    let wrong = || format!("{key}: {} does not hold one access token", path.display());
+    if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
+        return Err(wrong());
+    }
+    let value = Zeroizing::new([b"Bearer ", token].concat());
+    let mut value = HeaderValue::from_bytes(&value).map_err(|_| wrong())?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Reads the file that configuration key `key` names. The bytes may be a secret: they are wiped on drop.

@@ -38,10 +38,13 @@ pub mod upstream;
 pub mod wire;
 
 pub mod certificate;
+pub mod clock;
 pub mod crypto;
 pub mod drain;
 pub mod file;
 pub mod process;
+pub mod project;
+pub mod size;
 pub mod stream;
 pub mod telemetry;
 

@@ -23,8 +23,11 @@ const ROWS: &[&[&str]] = &[
         "stream",
         "file",
         "certificate",
+        "clock",
         "drain",
         "process",
+        "project",
+        "size",
     ],
 ];
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use crate::{
-    crypto::{Cipher, OpenError, StreamCipher},
+    crypto::{Cipher, OpenError, Opener, StreamCipher},
     stream::StreamPath,
     telemetry::{
         label::{CipherName, Direction},
@@ -44,7 +44,7 @@ impl Meter {
         let took = began.elapsed();
         let amount = Amount::of(input.records().iter().map(|record| &record.record));
         if amount.records > 0 {
-            let of = self.cipher(cipher);
+            let of = self.cipher(cipher.cipher());
             of.seal_duration.observe(took.as_secs_f64());
             of.sealed.inc_by(amount.records);
             of.sealed_bytes.inc_by(amount.bytes);
@@ -69,10 +69,10 @@ impl Meter {
     pub fn open(
         &self,
         opening: &mut Opening,
-        cipher: &StreamCipher,
+        opener: &Opener,
     ) -> Result<Option<ReadBatch>, OpenError> {
         let began = Instant::now();
-        let Some(batch) = opening.next(cipher)? else {
+        let Some(batch) = opening.next(opener)? else {
             return Ok(None);
         };
         if batch.records.is_empty() {
@@ -81,7 +81,7 @@ impl Meter {
         let took = began.elapsed();
         let amount = Amount::of(batch.records.iter().map(|record| &record.record));
         if amount.records > 0 {
-            let of = self.cipher(cipher);
+            let of = self.cipher(opener.cipher());
             of.open_duration.observe(took.as_secs_f64());
             of.opened.inc_by(amount.records);
             of.opened_bytes.inc_by(amount.bytes);
@@ -90,8 +90,8 @@ impl Meter {
         Ok(Some(batch))
     }
 
-    fn cipher(&self, cipher: &StreamCipher) -> &CipherMetrics {
-        self.metrics.records.ciphers.of(name(cipher.cipher()))
+    fn cipher(&self, cipher: Cipher) -> &CipherMetrics {
+        self.metrics.records.ciphers.of(name(cipher))
     }
 
     fn count_for_stream(&self, direction: Direction, amount: Amount) {

@@ -4,9 +4,10 @@ use super::{
     Meter, ReadLimit,
     budget::{Charge, NoRoom, Room},
     frames::{FrameError, Frames, check_terminal},
+    keys::SessionKeys,
 };
 use crate::{
-    crypto::{OpenError, StreamCipher},
+    crypto::OpenError,
     upstream::{BoxError, ResponseBody},
     wire::{
         DecodeError, proto,
@@ -47,6 +48,9 @@ pub enum ReadError {
     /// The upstream went away.
     #[error("the upstream broke the read session off: {0}")]
     Broken(BoxError),
+    /// A record's key cannot be had now, in the terms of whoever fetches keys.
+    #[error("a key cannot be had: {0}")]
+    NoKey(BoxError),
     /// There was no room for it in time.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
@@ -55,7 +59,7 @@ pub enum ReadError {
 /// Reads batches from upstream, opens them, and stops where the client's limits end.
 pub struct Reader {
     frames: Frames<ResponseBody>,
-    cipher: StreamCipher,
+    keys: SessionKeys,
     limit: ReadLimit,
     meter: Meter,
     /// The batch at hand, and whether the upstream is about to go.
@@ -66,17 +70,17 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads from a response's body with the stream's cipher and meter, within this room.
+    /// Reads from a response's body with the stream's keys and meter, within this room.
     pub fn new(
         body: ResponseBody,
-        cipher: StreamCipher,
+        keys: SessionKeys,
         limit: ReadLimit,
         meter: Meter,
         room: Room,
     ) -> Self {
         Self {
             frames: Frames::new(body, room),
-            cipher,
+            keys,
             limit,
             meter,
             opening: None,
@@ -94,6 +98,10 @@ impl Reader {
         loop {
             if self.over {
                 return Ok(None);
+            }
+            if let Some((opening, _)) = &self.opening {
+                let prepared = self.keys.prepare(opening).await;
+                prepared.map_err(ReadError::NoKey)?;
             }
             if let Some(opened) = self.open()? {
                 return Ok(Some(opened));
@@ -133,7 +141,7 @@ impl Reader {
         let Some((opening, reconnect_advised)) = &mut self.opening else {
             return Ok(None);
         };
-        let Some(mut batch) = self.meter.open(opening, &self.cipher)? else {
+        let Some(mut batch) = self.meter.open(opening, self.keys.opener())? else {
             self.opening = None;
             return Ok(None);
         };

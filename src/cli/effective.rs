@@ -17,6 +17,7 @@ pub(super) fn effective(running: &Config, wanted: &Config) -> Config {
     effective.upstream.access_token_file = wanted.upstream.access_token_file.clone();
     effective.basins = wanted.basins.clone();
     effective.streams = wanted.streams.clone();
+    effective.projects = wanted.projects.clone();
     effective
 }
 

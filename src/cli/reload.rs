@@ -104,9 +104,9 @@ impl Reloader {
             let effective = effective.to_toml()?;
             tracing::info!("effective configuration:\n{effective}");
         }
-        let has_file_keys = renewed.rules.has_file_keys();
+        let hands_out_keys = renewed.rules.hands_out_keys();
         self.parts.replace(renewed);
-        if has_file_keys {
+        if hands_out_keys {
             open::warn_if_open(&effective, self.parts.address, &self.parts.upstream);
         }
         *running = effective;
@@ -133,7 +133,8 @@ impl Reloader {
 
 impl Live {
     fn renew(&self, config: &Config) -> Result<Renewed, Failure> {
-        let rules = Rules::compile(&config.basins, &config.streams)
+        let rules = config
+            .rules()
             .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
         let tls = self.tls.renew(&config.listen);
         let upstream = self.upstream.renew(&config.upstream);

@@ -17,9 +17,9 @@ use crate::{
     config::Config,
     drain::Drain,
     process,
-    proxy::{Parts, Proxy, rules::Rules},
+    proxy::{Parts, Proxy},
     server::{
-        self, Server,
+        self, Authenticate, Server,
         admin::{self, AdminServer, Readiness},
     },
     store::{self, Embedded, Measured, Store},
@@ -124,7 +124,8 @@ impl Signals {
 /// # Errors
 /// When the store, a certificate, a key file or the address cannot be used.
 pub async fn start(config: &Config) -> Result<Running, Failure> {
-    let rules = Rules::compile(&config.basins, &config.streams)
+    let rules = config
+        .rules()
         .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
     let metrics = measured(config)?;
     let upstream = Upstream::new(&config.upstream, Arc::clone(&metrics))
@@ -136,7 +137,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     };
     let store = store.map_err(|error| Failure::Other(error.to_string()))?;
     let store: Arc<dyn Store> = Arc::new(Measured::new(store, Arc::clone(&metrics)));
-    if rules.has_file_keys() {
+    if rules.hands_out_keys() {
         open::warn_if_open(config, server.local_addr(), &upstream);
     }
     let drain = Drain::new();
@@ -148,6 +149,8 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         rules,
         unknown_streams: config.store.unknown_streams,
         key_check: config.keys.check,
+        rotate_after: config.keys.rotate_after.clone(),
+        takes_api_keys: config.listen.authenticate == Authenticate::ApiKey,
         upstream: upstream.clone(),
         basin_domain: config.listen.basin_domain.clone(),
         metrics: Arc::clone(&metrics),

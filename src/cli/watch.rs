@@ -114,9 +114,12 @@ fn files(config: &Config) -> Vec<&Path> {
         &upstream.tls.client_key_file,
     ];
     let keys = config.streams.iter().map(|rule| &rule.key_file);
+    let projects = config.projects.iter();
+    let secrets = projects.flat_map(|rule| [&rule.pepper_file, &rule.access_token_file]);
     files
         .into_iter()
         .chain(keys)
+        .chain(secrets)
         .filter_map(|file| file.path())
         .collect()
 }

@@ -1,12 +1,16 @@
-//! Where a request's key comes from: the client's header, or a file of the operator's.
+//! Where keys come from: the client's header, a file of the operator's, or the projects that API keys are of.
 
 mod file;
 mod header;
+mod projects;
+mod rotation;
 
 use serde::{Deserialize, Serialize};
 
 pub use file::{FileKey, FileKeyError};
 pub use header::{KEY_HEADER, check_length, from_header};
+pub use projects::{Project, ProjectRule, Projects};
+pub use rotation::{MAX_GCM_RECORDS, RotateAfter};
 
 use crate::crypto::{Cipher, KeyError};
 
@@ -16,6 +20,8 @@ use crate::crypto::{Cipher, KeyError};
 pub struct Config {
     /// Whether a key other than the stream's is refused before anything is written.
     pub check: Check,
+    /// When a managed key gets a successor.
+    pub rotate_after: RotateAfter,
 }
 
 /// What to do with a key that is not the one a stream was written with.

@@ -1,13 +1,13 @@
 //! The proxy's own small requests to the upstream: probes, lists, creates, with bounded time and memory.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Full};
 use serde::de::DeserializeOwned;
 
-use super::Error;
+use super::{Error, gate::Pass};
 use crate::{
     telemetry::label::Operation,
     upstream::{self, Body, ResponseBody, Target, Upstream},
@@ -100,6 +100,8 @@ pub struct Caller {
     upstream: Upstream,
     operation: Operation,
     authorization: Option<HeaderValue>,
+    /// The API key that the client came in with, if that is how it came.
+    pass: Option<Arc<Pass>>,
     /// The request's id and its place in a trace.
     origin: Vec<(&'static str, HeaderValue)>,
 }
@@ -109,18 +111,29 @@ const ORIGIN: [&str; 3] = ["s2-request-id", "traceparent", "tracestate"];
 
 impl Caller {
     /// Calls with the credentials in `headers`, for a request of this operation.
-    pub fn new(upstream: &Upstream, headers: &HeaderMap, operation: Operation) -> Self {
+    pub fn new(
+        upstream: &Upstream,
+        headers: &HeaderMap,
+        operation: Operation,
+        pass: Option<Arc<Pass>>,
+    ) -> Self {
         let authorization = headers.get(header::AUTHORIZATION).cloned();
         let origin = |name| headers.get(name).map(|value| (name, value.clone()));
         Self {
             upstream: upstream.clone(),
             operation,
+            pass,
             authorization: authorization.map(|mut value| {
                 value.set_sensitive(true);
                 value
             }),
             origin: ORIGIN.into_iter().filter_map(origin).collect(),
         }
+    }
+
+    /// The API key that the client came in with, if that is how it came.
+    pub fn pass(&self) -> Option<&Arc<Pass>> {
+        self.pass.as_ref()
     }
 
     /// `GET`s `path` and reads the whole answer.

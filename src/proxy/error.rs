@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde::Serialize;
 
+use super::gate;
 use crate::{
     crypto::{Cipher, OpenError},
     keys, store,
@@ -24,6 +25,16 @@ pub enum Error {
     /// The key is well-formed, but not the one the stream was written with.
     #[error("encryption key is not the one this stream was written with")]
     WrongKey,
+    /// There is no good API key where one is asked for. The cause is for the log: to the client every cause
+    /// is the same.
+    #[error("access token is not valid")]
+    Unauthenticated(#[from] gate::Refusal),
+    /// The API key is good, but does not allow this; the text says what.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// The API key is good, but the master key in it is not the project's.
+    #[error("the API key holds no usable master key for this project")]
+    NoMasterKey,
     /// The client's body does not decode.
     #[error(transparent)]
     Decode(#[from] DecodeError),
@@ -136,6 +147,8 @@ impl From<upstream::Error> for Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
+    /// No good access token.
+    Authn,
     /// A frame of a session does not decode.
     BadFrame,
     /// A header has a bad value.
@@ -172,6 +185,7 @@ impl Code {
     /// As S2 spells it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Authn => "authn",
             Self::BadFrame => "bad_frame",
             Self::BadHeader => "bad_header",
             Self::BadJson => "bad_json",
@@ -200,6 +214,7 @@ impl Code {
             | Self::BadProto
             | Self::BadQuery
             | Self::DecryptionFailed => StatusCode::BAD_REQUEST,
+            Self::Authn => StatusCode::UNAUTHORIZED,
             Self::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
             Self::PermissionDenied => StatusCode::FORBIDDEN,
             Self::HotServer => StatusCode::BAD_GATEWAY,
@@ -232,6 +247,7 @@ impl Error {
             | Self::RuleConflict { .. }
             | Self::Exhausted { .. }
             | Self::Decode(DecodeError::Invalid(_)) => Code::Invalid,
+            Self::Unauthenticated(_) => Code::Authn,
             Self::Open(_) | Self::WrongKey => Code::DecryptionFailed,
             Self::Decode(DecodeError::Json(_)) | Self::BadJson(_) => Code::BadJson,
             Self::Decode(DecodeError::Proto(_)) => Code::BadProto,
@@ -249,7 +265,10 @@ impl Error {
             | Self::Unrecorded(_)
             | Self::Garbage(_) => Code::Other,
             Self::Timeout | Self::Stopped => Code::UpstreamTimeout,
-            Self::UnknownStream(_) | Self::Declared(_) => Code::PermissionDenied,
+            Self::UnknownStream(_)
+            | Self::Declared(_)
+            | Self::NotAllowed(_)
+            | Self::NoMasterKey => Code::PermissionDenied,
         }
     }
 
@@ -258,6 +277,9 @@ impl Error {
         match self {
             Self::Key(_)
             | Self::WrongKey
+            | Self::Unauthenticated(_)
+            | Self::NotAllowed(_)
+            | Self::NoMasterKey
             | Self::Decode(_)
             | Self::Seal(_)
             | Self::BadHeader(_)

@@ -18,7 +18,10 @@ impl Error {
             Self::WrongKey => records.key_errors.of(KeyFailure::WrongKey).inc(),
             Self::Open(error) => records.decryption_failures.of(open_failure(*error)).inc(),
             Self::Unprepared(cause) => cause.count(records),
-            Self::Decode(_)
+            Self::Unauthenticated(_)
+            | Self::NotAllowed(_)
+            | Self::NoMasterKey
+            | Self::Decode(_)
             | Self::Seal(_)
             | Self::BadHeader(_)
             | Self::RefusedConfig(_)
@@ -59,6 +62,8 @@ fn open_failure(error: OpenError) -> OpenFailure {
     match error {
         OpenError::Truncated => OpenFailure::Truncated,
         OpenError::Format => OpenFailure::Format,
+        OpenError::Epoch => OpenFailure::Epoch,
+        OpenError::Shredded => OpenFailure::Shredded,
         OpenError::Authentication => OpenFailure::Authentication,
         OpenError::HeadersInClear => OpenFailure::HeadersInClear,
         OpenError::Malformed => OpenFailure::Malformed,

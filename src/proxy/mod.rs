@@ -8,7 +8,9 @@ mod error;
 mod exchange;
 mod failures;
 mod forward;
+pub mod gate;
 mod peer;
+pub mod projects;
 pub mod query;
 mod read;
 mod registry;
@@ -31,6 +33,7 @@ use self::{
     ceiling::Ceiling,
     control::{Control, ControlCall},
     exchange::Exchange,
+    gate::{Gate, Pass},
     registry::{Access, Lookup, Purpose, Registry, SealedStream},
     respond::Asked,
     route::Route,
@@ -40,7 +43,7 @@ use crate::{
     body::{self, Budget, Meter},
     crypto::{KeyCheck, StreamCipher},
     drain::Drain,
-    keys,
+    keys::{self, RotateAfter},
     store::{Store, UnknownStreams},
     stream::StreamPath,
     telemetry::{metrics::Metrics, sinks::Sinks},
@@ -63,6 +66,10 @@ pub struct Proxy {
     ceiling: Ceiling,
     control_calls: Arc<Semaphore>,
     key_check: keys::Check,
+    rotate_after: RotateAfter,
+    /// Checks API keys, when they are what clients come in with.
+    gate: Option<Gate>,
+    store: Arc<dyn Store>,
     upstream: Upstream,
     basin_domain: String,
     fit: Fit,
@@ -82,6 +89,10 @@ pub struct Parts {
     pub unknown_streams: UnknownStreams,
     /// What to do with a key that is not the stream's.
     pub key_check: keys::Check,
+    /// When a managed key gets a successor.
+    pub rotate_after: RotateAfter,
+    /// Whether clients come in with API keys.
+    pub takes_api_keys: bool,
     /// Where requests go.
     pub upstream: Upstream,
     /// Host suffix that follows a basin's name; empty for none.
@@ -101,12 +112,12 @@ pub struct Parts {
 impl Proxy {
     /// A proxy of these parts.
     pub fn new(parts: Parts) -> Self {
+        let store = parts.store;
         Self {
-            registry: Arc::new(Registry::new(
-                parts.store,
-                parts.rules,
-                parts.unknown_streams,
-            )),
+            gate: parts.takes_api_keys.then(|| Gate::new(Arc::clone(&store))),
+            rotate_after: parts.rotate_after,
+            store: Arc::clone(&store),
+            registry: Arc::new(Registry::new(store, parts.rules, parts.unknown_streams)),
             ceiling: Ceiling::new(),
             control_calls: Arc::new(Semaphore::new(MAX_CONTROL_CALLS)),
             key_check: parts.key_check,
@@ -165,6 +176,7 @@ impl Proxy {
         mut request: Request<Incoming>,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
+        let pass = self.admit(&mut request).await?;
         let (method, uri) = (request.method(), request.uri());
         let route = Route::of(method, uri, request.headers(), &self.basin_domain);
         let is_call = !matches!(
@@ -182,7 +194,7 @@ impl Proxy {
         // Goes with the request to the upstream's metrics.
         let operation = asked.exchange.operation();
         request.extensions_mut().insert(operation);
-        let caller = Caller::new(&self.upstream, request.headers(), operation);
+        let caller = Caller::new(&self.upstream, request.headers(), operation, pass);
         match route {
             Route::Append(path) => self.append(path, request, &caller, asked).await,
             Route::Read(path) => self.read(path, request, &caller, asked).await,
@@ -217,6 +229,23 @@ impl Proxy {
             ))),
             Route::NotFound => Ok(asked.whole(respond::not_found())),
         }
+    }
+
+    /// Lets a client in by its API key, if that is how clients come in. Neither the key nor anything of it is
+    /// in the request from here on: the project's own token takes its place.
+    async fn admit(&self, request: &mut Request<Incoming>) -> Result<Option<Arc<Pass>>, Error> {
+        let Some(gate) = &self.gate else {
+            return Ok(None);
+        };
+        let rules = self.registry.rules();
+        let admitted = gate.admit(rules.projects(), request.headers()).await;
+        request.headers_mut().remove(header::AUTHORIZATION);
+        let pass = admitted?;
+        if let Some(token) = pass.project.authorization() {
+            let headers = request.headers_mut();
+            headers.insert(header::AUTHORIZATION, token.clone());
+        }
+        Ok(Some(Arc::new(pass)))
     }
 
     /// A control request with its body in memory.

@@ -1,10 +1,7 @@
 //! Reads: plain streams pass through; sealed ones are always read as an S2S session upstream, opened,
 //! cut to plain sizes, and written in the encoding that the client asked for.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -23,7 +20,8 @@ use super::{
     respond::{self, Asked},
 };
 use crate::{
-    body::{Charge, Cutoff, Opened, ReadError, Reader},
+    body::{Charge, Cutoff, Opened, ReadError, Reader, SessionKeys},
+    clock,
     drain::Drain,
     keys,
     stream::StreamPath,
@@ -86,7 +84,13 @@ impl Proxy {
         let body = response.into_body();
         let meter = self.meter(&path);
         let delivery = Delivery {
-            reader: Reader::new(body, cipher.clone(), query.limit(), meter, room),
+            reader: Reader::new(
+                body,
+                SessionKeys::one(cipher.clone()),
+                query.limit(),
+                meter,
+                room,
+            ),
             pin: self.pin(stream, &cipher),
             drain: self.drain.clone(),
             at_tail: None,
@@ -361,7 +365,7 @@ fn events(delivery: Delivery, format: Format, last: Option<LastEventId>) -> Body
                 vec![carried(sse::batch(&batch, format, &id), charge)]
             }
             None => {
-                let ping = batch.tail.map(|tail| sse::ping(tail, now_ms()));
+                let ping = batch.tail.map(|tail| sse::ping(tail, clock::now_ms()));
                 ping.into_iter().collect()
             }
         },
@@ -421,7 +425,12 @@ fn chunks(
         let step = match delivery.step(in_frames).await {
             Ok(step) => step,
             Err(ReadError::Broken(error)) => return Some((vec![Err(error)], None)),
-            Err(error @ (ReadError::Open(_) | ReadError::Decode(_) | ReadError::NoRoom(_))) => {
+            Err(
+                error @ (ReadError::Open(_)
+                | ReadError::Decode(_)
+                | ReadError::NoKey(_)
+                | ReadError::NoRoom(_)),
+            ) => {
                 let error = Error::from(error);
                 delivery.exchange.failed(&error);
                 Step::Failed(error)
@@ -442,6 +451,11 @@ impl From<ReadError> for Error {
             ReadError::Open(error) => Self::Open(error),
             ReadError::Decode(_) => Self::Garbage("a batch that does not decode"),
             ReadError::Broken(_) => Self::Broken,
+            // Keys are fetched by the proxy itself, and so fail in its terms.
+            ReadError::NoKey(error) => match error.downcast() {
+                Ok(error) => *error,
+                Err(_) => Self::Garbage("a key that cannot be had"),
+            },
             ReadError::NoRoom(_) => Self::Busy,
         }
     }
@@ -453,10 +467,4 @@ fn terminal(status: u16, json: String) -> Stop {
         Ok(status) => Stop::relay(respond::json(status, json.into())),
         Err(_) => Error::Garbage("a terminal frame with a bad status").into(),
     }
-}
-
-/// Milliseconds since the Unix epoch.
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }

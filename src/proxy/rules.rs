@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     crypto::{Cipher, Key},
     file::OptionalFile,
-    keys::FileKey,
+    keys::{FileKey, Projects},
     stream::{BasinName, StreamPath},
 };
 
@@ -73,6 +73,10 @@ pub enum KeySource {
     Header,
     /// The proxy reads it from `key_file` at start.
     File,
+    /// The proxy makes it, wrapped in the master key that API keys of the stream's project hold.
+    Managed,
+    /// The proxy makes it, wrapped by a key management service.
+    Kms,
 }
 
 /// What a rule says of one stream.
@@ -80,17 +84,27 @@ pub enum KeySource {
 pub struct StreamPolicy {
     /// The declared cipher; `None` is declared plain.
     pub cipher: Option<Cipher>,
-    /// The operator's key, when the rule has one.
-    file_key: Option<FileKey>,
+    source: Source,
     header_overrides: bool,
+}
+
+/// Where the key comes from, with the key that is at hand.
+#[derive(Debug)]
+enum Source {
+    Header,
+    File(FileKey),
+    Managed,
+    Kms,
 }
 
 impl StreamPolicy {
     /// Where the key comes from.
     pub fn key_source(&self) -> KeySource {
-        match self.file_key {
-            Some(_) => KeySource::File,
-            None => KeySource::Header,
+        match self.source {
+            Source::Header => KeySource::Header,
+            Source::File(_) => KeySource::File,
+            Source::Managed => KeySource::Managed,
+            Source::Kms => KeySource::Kms,
         }
     }
 
@@ -101,7 +115,9 @@ impl StreamPolicy {
 
     /// The operator's key for a request, unless a header that the client sent wins over it.
     pub fn key(&self, has_header: bool) -> Option<&Key> {
-        let file_key = self.file_key.as_ref()?;
+        let Source::File(file_key) = &self.source else {
+            return None;
+        };
         (!(has_header && self.header_overrides)).then(|| file_key.key())
     }
 }
@@ -111,6 +127,7 @@ impl StreamPolicy {
 pub struct Rules {
     basins: Vec<(GlobMatcher, Option<Cipher>)>,
     streams: Vec<(GlobMatcher, StreamPolicy)>,
+    projects: Projects,
 }
 
 impl Rules {
@@ -149,6 +166,27 @@ impl Rules {
         }
     }
 
+    /// The same with the projects that streams belong to.
+    ///
+    /// # Errors
+    /// Rules that need projects where there are none.
+    pub fn with_projects(self, projects: Projects) -> Result<Self, Vec<String>> {
+        let is_managed =
+            |(_, policy): &(_, StreamPolicy)| policy.key_source() == KeySource::Managed;
+        let mut rules = self.streams.iter().enumerate();
+        match rules.find(|(_, rule)| is_managed(rule)) {
+            Some((at, _)) if projects.is_empty() => Err(vec![format!(
+                "streams[{at}].key: \"managed\" needs one of [[projects]] and their API keys"
+            )]),
+            Some(_) | None => Ok(Self { projects, ..self }),
+        }
+    }
+
+    /// The projects that streams belong to.
+    pub fn projects(&self) -> &Projects {
+        &self.projects
+    }
+
     /// What is declared for new streams of a basin: `None` without a rule, `Some(None)` is plain.
     pub fn basin(&self, name: &BasinName) -> Option<Option<Cipher>> {
         let mut rules = self.basins.iter();
@@ -169,31 +207,36 @@ impl Rules {
             .map(|(_, policy)| policy)
     }
 
-    /// Whether any rule takes its key from a file.
-    pub fn has_file_keys(&self) -> bool {
-        self.streams.iter().any(|(_, rule)| rule.file_key.is_some())
+    /// Whether any rule's key is the operator's, so that clients have to bring none.
+    pub fn hands_out_keys(&self) -> bool {
+        let mut rules = self.streams.iter();
+        rules.any(|(_, rule)| matches!(rule.key_source(), KeySource::File | KeySource::Kms))
     }
 }
 
 fn policy(rule: &StreamRule) -> Result<StreamPolicy, String> {
     let cipher = rule.cipher.cipher();
-    let file_key = match (rule.key, rule.key_file.path()) {
-        (KeySource::Header, None) => None,
-        (KeySource::Header, Some(_)) => return Err("key_file: needs key = \"file\"".into()),
-        (KeySource::File, None) => return Err("key: \"file\" needs key_file".into()),
-        (KeySource::File, Some(_)) if cipher.is_none() => {
+    let source = match (rule.key, rule.key_file.path()) {
+        (KeySource::Header, None) => Source::Header,
+        (KeySource::Header | KeySource::Managed | KeySource::Kms, Some(_)) => {
+            return Err("key_file: needs key = \"file\"".into());
+        }
+        (KeySource::File | KeySource::Managed | KeySource::Kms, _) if cipher.is_none() => {
             return Err("cipher: \"none\" takes no key".into());
         }
+        (KeySource::File, None) => return Err("key: \"file\" needs key_file".into()),
         (KeySource::File, Some(path)) => {
-            Some(FileKey::read(path).map_err(|error| format!("key_file: {error}"))?)
+            Source::File(FileKey::read(path).map_err(|error| format!("key_file: {error}"))?)
         }
+        (KeySource::Managed, None) => Source::Managed,
+        (KeySource::Kms, None) => Source::Kms,
     };
-    if rule.header_overrides && file_key.is_none() {
+    if rule.header_overrides && rule.key != KeySource::File {
         return Err("header_overrides: needs key = \"file\"".into());
     }
     Ok(StreamPolicy {
         cipher,
-        file_key,
+        source,
         header_overrides: rule.header_overrides,
     })
 }

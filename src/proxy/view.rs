@@ -68,6 +68,10 @@ pub enum KeyFrom {
     File,
     /// A file of the operator's, unless a client sends one.
     FileOrHeader,
+    /// The proxy made it, wrapped in the master key of the stream's project.
+    Managed,
+    /// The proxy made it, wrapped by a key management service.
+    Kms,
 }
 
 /// Whether a key other than the stream's own is refused.
@@ -106,6 +110,8 @@ impl Proxy {
         };
         let key_source = match rule.map(|rule| (rule.key_source(), rule.header_overrides())) {
             None | Some((KeySource::Header, _)) => KeyFrom::Header,
+            Some((KeySource::Managed, _)) => KeyFrom::Managed,
+            Some((KeySource::Kms, _)) => KeyFrom::Kms,
             Some((KeySource::File, false)) => KeyFrom::File,
             Some((KeySource::File, true)) => KeyFrom::FileOrHeader,
         };

@@ -46,7 +46,7 @@ pub enum Authenticate {
     Upstream,
     /// The TLS handshake: only certificates issued by `listen.tls.client_ca_file`.
     Mtls,
-    /// The proxy, by API keys of its own. Not available in this version.
+    /// The proxy, by API keys of its own: those of `[[projects]]`.
     ApiKey,
     /// Nobody: whoever reaches the listener comes in.
     None,
@@ -82,7 +82,7 @@ pub struct Limits {
     /// Memory for the bodies of all requests and answers that are worked on: half of it for what clients
     /// send, half for what they read. A request that finds no room waits, and is refused after five seconds
     /// unless it is a session. At least 16 MiB.
-    #[serde(serialize_with = "write_size")]
+    #[serde(serialize_with = "crate::size::write")]
     pub max_inflight_bytes: ByteSize,
     /// Time for a TLS handshake.
     #[serde(with = "humantime_serde")]
@@ -137,10 +137,10 @@ impl Config {
             Authenticate::Mtls if self.plaintext || !has_client_ca => problems.push(
                 "listen.authenticate: \"mtls\" needs TLS and listen.tls.client_ca_file".to_owned(),
             ),
-            Authenticate::ApiKey => problems.push(
-                "listen.authenticate: \"api-key\" is not available in this version".to_owned(),
-            ),
-            Authenticate::Mtls | Authenticate::Upstream | Authenticate::None => {}
+            Authenticate::Mtls
+            | Authenticate::ApiKey
+            | Authenticate::Upstream
+            | Authenticate::None => {}
         }
         if !self.basin_domain.is_empty() && !is_domain(&self.basin_domain) {
             problems.push(format!(
@@ -205,21 +205,6 @@ impl Limits {
         }
         problems
     }
-}
-
-/// Writes a size in the largest unit that it is a whole number of: `ByteSize` itself rounds.
-fn write_size<S: serde::Serializer>(size: &ByteSize, to: S) -> Result<S::Ok, S::Error> {
-    let bytes = size.as_u64();
-    let units = [
-        (bytesize::GIB, "GiB"),
-        (bytesize::MIB, "MiB"),
-        (bytesize::KIB, "KiB"),
-    ];
-    let unit = units
-        .into_iter()
-        .find(|(unit, _)| bytes.is_multiple_of(*unit));
-    let (unit, name) = unit.unwrap_or((1, "B"));
-    to.collect_str(&format_args!("{} {name}", bytes / unit))
 }
 
 fn is_domain(text: &str) -> bool {

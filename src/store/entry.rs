@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::DataKeys;
 use crate::crypto::{Cipher, KeyCheck};
 
 /// What is recorded of a basin.
@@ -28,6 +29,9 @@ pub struct StreamEntry {
     pub origin: Origin,
     /// The commitment to the stream's key, once a record under it is known to be stored.
     pub key_check: Option<KeyCheck>,
+    /// The keys that the proxy made for the stream, when its key is a managed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_keys: Option<DataKeys>,
 }
 
 /// One life of a stream: from its creation to its deletion.

@@ -5,10 +5,11 @@ use std::{io::Write, sync::Arc, time::Instant};
 use futures_util::future::BoxFuture;
 
 use super::{
-    BasinEntry, Change, Error, ExportError, Holdings, Listed, Page, Recorded, RecordedBasin, Store,
-    StreamEntry, Summary, Versioned,
+    BasinEntry, Change, Error, ExportError, Holdings, Listed, Page, ProjectEntry, Recorded,
+    RecordedBasin, RecordedProject, Store, StreamEntry, Summary, Versioned,
 };
 use crate::{
+    project::ProjectName,
     stream::{BasinName, StreamPath},
     telemetry::{
         label::{EntryKind, Label as _, StoreOperation, StoreOutcome},
@@ -66,6 +67,18 @@ impl<S: Store> Store for Measured<S> {
     ) -> BoxFuture<'a, Result<Versioned<Arc<StreamEntry>>, Error>> {
         let call = self.call(StoreOperation::Stream);
         Box::pin(measured(call, self.store.stream(path)))
+    }
+
+    fn project<'a>(
+        &'a self,
+        name: &'a ProjectName,
+    ) -> BoxFuture<'a, Result<Versioned<Arc<ProjectEntry>>, Error>> {
+        let call = self.call(StoreOperation::Project);
+        Box::pin(measured(call, self.store.project(name)))
+    }
+
+    fn projects(&self) -> BoxFuture<'_, Result<Vec<RecordedProject>, Error>> {
+        self.store.projects()
     }
 
     fn streams_of<'a>(

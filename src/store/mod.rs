@@ -5,8 +5,10 @@
 
 mod embedded;
 mod entry;
+mod keys;
 mod list;
 mod measured;
+mod project;
 
 use std::{io::Write, path::PathBuf, sync::Arc};
 
@@ -15,12 +17,15 @@ use serde::{Deserialize, Serialize};
 
 pub use embedded::{Embedded, ImportError, ImportOptions, Imported};
 pub use entry::{BasinEntry, Incarnation, Origin, StreamEntry, StreamState};
+pub use keys::{DataKey, DataKeys, Holder, Sealing, WrappedKey};
 pub use list::{ExportError, Listed, Page, Summary};
 pub use measured::Measured;
+pub use project::{ApiKeyEntry, ApiKeyState, MasterRotation, ProjectEntry};
 
 use crate::{
     crypto::Key,
     file::{self, OptionalFile},
+    project::ProjectName,
     stream::{BasinName, StreamPath},
 };
 
@@ -269,6 +274,9 @@ pub type RecordedBasin = (BasinName, Versioned<BasinEntry>);
 /// A stream and what is recorded of it.
 pub type Recorded = (StreamPath, Versioned<StreamEntry>);
 
+/// A project and what is recorded of it.
+pub type RecordedProject = (ProjectName, Versioned<ProjectEntry>);
+
 /// One entry to write or remove, if it is still at `expected`.
 #[derive(Debug, Clone)]
 pub enum Change {
@@ -280,6 +288,15 @@ pub enum Change {
         expected: Revision,
         /// The new entry; `None` removes it.
         entry: Option<BasinEntry>,
+    },
+    /// A project's entry.
+    Project {
+        /// Whose.
+        name: ProjectName,
+        /// The revision the change was decided on.
+        expected: Revision,
+        /// The new entry; `None` removes it.
+        entry: Option<ProjectEntry>,
     },
     /// A stream's entry.
     Stream {
@@ -318,6 +335,15 @@ pub trait Store: Send + Sync {
         &'a self,
         path: &'a StreamPath,
     ) -> BoxFuture<'a, Result<Versioned<Arc<StreamEntry>>, Error>>;
+
+    /// What is recorded of a project.
+    fn project<'a>(
+        &'a self,
+        name: &'a ProjectName,
+    ) -> BoxFuture<'a, Result<Versioned<Arc<ProjectEntry>>, Error>>;
+
+    /// Every project that is recorded.
+    fn projects(&self) -> BoxFuture<'_, Result<Vec<RecordedProject>, Error>>;
 
     /// Every stream recorded in a basin.
     fn streams_of<'a>(

@@ -66,6 +66,10 @@ label! {
         Format = "format",
         /// The tag does not match: another key, altered bytes, or another stream's record.
         Authentication = "authentication",
+        /// Of a key epoch that the stream does not have.
+        Epoch = "epoch",
+        /// Of a key epoch that was shredded.
+        Shredded = "shredded",
         /// Headers in clear, which no sealed record has.
         HeadersInClear = "headers_in_clear",
         /// What was sealed is no record.
@@ -134,6 +138,8 @@ label! {
         Basin = "basin",
         /// What is recorded of a stream.
         Stream = "stream",
+        /// What is recorded of a project.
+        Project = "project",
         /// Every stream of a basin.
         StreamsOf = "streams_of",
         /// A change.

@@ -2,7 +2,6 @@
 
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::file::{self, OptionalFile};
 
@@ -62,19 +61,7 @@ impl Config {
     /// When the file cannot be read or does not hold one token; never quotes what it holds.
     pub(super) fn authorization(&self) -> Result<Option<HeaderValue>, String> {
         const KEY: &str = "upstream.access_token_file";
-        let Some(path) = self.access_token_file.path() else {
-            return Ok(None);
-        };
-        let bytes = file::read(KEY, path)?;
-        let token = bytes.trim_ascii();
-        let is_token = !token.is_empty() && token.iter().all(u8::is_ascii_graphic);
-        let wrong = || format!("{KEY}: {} does not hold one access token", path.display());
-        if !is_token {
-            return Err(wrong());
-        }
-        let value = Zeroizing::new([b"Bearer ", token].concat());
-        let mut value = HeaderValue::from_bytes(&value).map_err(|_| wrong())?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+        let path = self.access_token_file.path();
+        path.map(|path| file::read_bearer(KEY, path)).transpose()
     }
 }

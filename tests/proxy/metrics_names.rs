@@ -205,6 +205,8 @@ async fn naming_streams(stack: &Stack, max_series: usize) -> (Arc<Metrics>, Clie
         store: Arc::new(Measured::new(store, Arc::clone(&metrics))),
         rules: Rules::compile(&[], &[]).unwrap(),
         unknown_streams: config.store.unknown_streams,
+        rotate_after: streamseal::keys::RotateAfter::default(),
+        takes_api_keys: false,
         key_check: config.keys.check,
         upstream: Upstream::new(&config.upstream, Arc::clone(&metrics)).unwrap(),
         basin_domain: String::new(),

@@ -180,6 +180,7 @@ fn stream(plan: &mut Plan, known: &Known, basin: Option<Cipher>, found: &Found) 
             state: StreamState::Live(life),
             origin: Origin::Rebuilt,
             key_check: None,
+            data_keys: None,
         }),
     });
     Outcome::Settled

@@ -60,6 +60,7 @@ impl Registry {
                     state: StreamState::Live(life),
                     origin: Origin::Baseline,
                     key_check: None,
+                    data_keys: None,
                 }),
             });
         }
@@ -90,6 +91,7 @@ impl Registry {
                         state: StreamState::Deleting(life),
                         origin: entry.origin,
                         key_check: None,
+                        data_keys: None,
                     }),
             };
             changes.push(Change::Stream {

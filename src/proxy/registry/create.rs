@@ -186,6 +186,7 @@ impl Registry {
             }),
             origin: Origin::AutoCreated,
             key_check: None,
+            data_keys: None,
         };
         self.record(asked.path, intent.revision, Some(entry))
             .await?;
@@ -222,6 +223,7 @@ impl Registry {
             },
             origin,
             key_check: None,
+            data_keys: None,
         };
         self.record(path, before.revision, Some(entry)).await?;
         Ok(self.store.stream(path).await?)
@@ -256,6 +258,7 @@ impl Creation {
             }),
             origin: Origin::Created,
             key_check: None,
+            data_keys: None,
         };
         let Some(before) = self.before.entry.as_deref() else {
             // Not new and not known: made around this proxy. It stays unknown.

@@ -25,6 +25,7 @@ impl Registry {
                 }),
                 origin: Origin::Declared,
                 key_check: check,
+                data_keys: None,
             },
             (Some(now), Some(then)) if now.state == then.state && now.key_check.is_none() => {
                 StreamEntry {

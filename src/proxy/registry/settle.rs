@@ -177,6 +177,10 @@ impl Registry {
             key_check: entry
                 .key_check
                 .filter(|_| is_same_life(&entry.state, &state)),
+            data_keys: entry
+                .data_keys
+                .clone()
+                .filter(|_| is_same_life(&entry.state, &state)),
             origin: entry.origin,
             state,
         });

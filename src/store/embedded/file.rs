@@ -21,8 +21,8 @@ use super::{
 use crate::{
     crypto::StoreKey,
     store::{
-        BasinEntry, Change, Error, Holdings, Recorded, RecordedBasin, Revision, StreamEntry,
-        Versioned,
+        BasinEntry, Change, Error, Holdings, ProjectEntry, Recorded, RecordedBasin,
+        RecordedProject, Revision, StreamEntry, Versioned,
     },
     stream::BasinName,
 };
@@ -32,6 +32,10 @@ pub(super) type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 pub(super) const META: Table = TableDefinition::new("meta");
 pub(super) const BASINS: Table = TableDefinition::new("basins");
 pub(super) const STREAMS: Table = TableDefinition::new("streams");
+pub(super) const PROJECTS: Table = TableDefinition::new("projects");
+
+/// The tables of entries.
+pub(super) const ENTRIES: [Table; 3] = [BASINS, STREAMS, PROJECTS];
 
 /// Row of [`META`] that holds the ledger.
 pub(super) const LEDGER: &str = "ledger";
@@ -95,11 +99,22 @@ impl File {
             .collect()
     }
 
+    /// Every project that is recorded.
+    pub(super) fn projects(&self) -> Result<Vec<RecordedProject>, Error> {
+        let rows = self.rows::<ProjectEntry>(PROJECTS, "", None)?;
+        rows.into_iter()
+            .map(|(name, entry)| {
+                let project = name.parse().map_err(|_| Error::Damaged(name.clone()))?;
+                Ok((project, entry))
+            })
+            .collect()
+    }
+
     /// The sum of the rows that are there, whatever the ledger says.
     pub(super) fn sum(&self) -> Result<Ledger, Error> {
         let txn = self.db.begin_read().map_err(|e| self.storage(e))?;
         let mut sum = Ledger::EMPTY;
-        for table in [BASINS, STREAMS] {
+        for table in ENTRIES {
             let rows = txn.open_table(table).map_err(|e| self.storage(e))?;
             for row in rows.iter().map_err(|e| self.storage(e))? {
                 let (name, row) = row.map_err(|e| self.storage(e))?;
@@ -146,6 +161,14 @@ impl File {
                     entry,
                 } => {
                     let row = (BASINS, name.as_str());
+                    self.write(&txn, &mut ledger, row, *expected, entry.as_ref())?;
+                }
+                Change::Project {
+                    name,
+                    expected,
+                    entry,
+                } => {
+                    let row = (PROJECTS, name.as_str());
                     self.write(&txn, &mut ledger, row, *expected, entry.as_ref())?;
                 }
                 Change::Stream {

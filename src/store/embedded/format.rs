@@ -7,15 +7,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    file::{BASINS, File, META, STREAMS, place},
+    file::{BASINS, File, META, PROJECTS, STREAMS, place},
     ledger::{Ledger, STORE_ID_BYTES},
     open::storage,
 };
 use crate::store::{Error, Revision};
 
 /// The format version this release writes, and the newest it reads. Version 1 had neither tags nor a
-/// ledger, and is brought up to date when it is opened.
-pub(super) const FORMAT: u32 = 2;
+/// ledger, version 2 no projects and no data keys; both are brought up to date when they are opened.
+pub(super) const FORMAT: u32 = 3;
+const FORMAT_WITHOUT_PROJECTS: u32 = 2;
 const FORMAT_WITHOUT_TAGS: u32 = 1;
 
 /// Rows of [`META`] beside the ledger.
@@ -29,6 +30,8 @@ pub(super) struct Head {
     pub(super) store_id: [u8; STORE_ID_BYTES],
     /// Whether the rows are tagged under a key of the operator's; `None` without any tags.
     pub(super) is_keyed: Option<bool>,
+    /// Whether it is of a format without projects.
+    pub(super) lacks_projects: bool,
 }
 
 impl Head {
@@ -45,9 +48,10 @@ impl Head {
             Ok::<_, Error>(row.map(|row| row.value().to_vec()))
         };
         let format = value(FORMAT_ROW)?.and_then(|bytes| bytes.try_into().ok());
-        let is_keyed = match format.map(u32::from_le_bytes).ok_or_else(foreign)? {
+        let format = format.map(u32::from_le_bytes).ok_or_else(foreign)?;
+        let is_keyed = match format {
             FORMAT_WITHOUT_TAGS => None,
-            FORMAT => match value(KEYED_ROW)?.as_deref() {
+            FORMAT | FORMAT_WITHOUT_PROJECTS => match value(KEYED_ROW)?.as_deref() {
                 Some([0]) => Some(false),
                 Some([1]) => Some(true),
                 _ => return Err(foreign()),
@@ -65,6 +69,7 @@ impl Head {
         Ok(Self {
             store_id: store_id.ok_or_else(foreign)?,
             is_keyed,
+            lacks_projects: format < FORMAT,
         })
     }
 }
@@ -84,12 +89,26 @@ impl File {
             }
             txn.open_table(BASINS).map_err(|e| self.storage(e))?;
             txn.open_table(STREAMS).map_err(|e| self.storage(e))?;
+            txn.open_table(PROJECTS).map_err(|e| self.storage(e))?;
         }
         self.write_ledger(&txn, &Ledger::EMPTY)?;
         txn.commit().map_err(|e| self.storage(e))
     }
 
-    /// Brings a file of format 1 up to date.
+    /// Brings a file of format 2 up to date. An earlier release would take an entry with data keys for a
+    /// damaged one, so it must not open the file any more.
+    pub(super) fn add_projects(&self) -> Result<(), Error> {
+        let txn = self.db.begin_write().map_err(|e| self.storage(e))?;
+        {
+            txn.open_table(PROJECTS).map_err(|e| self.storage(e))?;
+            let mut meta = txn.open_table(META).map_err(|e| self.storage(e))?;
+            meta.insert(FORMAT_ROW, FORMAT.to_le_bytes().as_slice())
+                .map_err(|e| self.storage(e))?;
+        }
+        txn.commit().map_err(|e| self.storage(e))
+    }
+
+    /// Brings a file of format 1 up to format 2.
     pub(super) fn add_tags(&self) -> Result<(), Error> {
         #[derive(Serialize, Deserialize)]
         struct Untagged<'a> {
@@ -113,7 +132,7 @@ impl File {
         {
             let mut meta = txn.open_table(META).map_err(|e| self.storage(e))?;
             for (name, value) in [
-                (FORMAT_ROW, FORMAT.to_le_bytes().as_slice()),
+                (FORMAT_ROW, FORMAT_WITHOUT_PROJECTS.to_le_bytes().as_slice()),
                 (KEYED_ROW, &[0]),
             ] {
                 meta.insert(name, value).map_err(|e| self.storage(e))?;

@@ -4,6 +4,7 @@
 //! table "meta"     "format" → u32 LE    "store_id" → 16 bytes    "keyed" → 0 or 1    "ledger" → JSON
 //! table "basins"   basin         → {"revision":…,"entry":…,"tag":…}   JSON
 //! table "streams"  basin/stream  → {"revision":…,"entry":…,"tag":…}   JSON
+//! table "projects" project       → {"revision":…,"entry":…,"tag":…}   JSON
 //! ```
 //! A basin name holds no `/`, so the first one ends it. Beside the file stands its witness.
 
@@ -30,15 +31,16 @@ use quick_cache::sync::Cache;
 pub use transfer::{ImportError, ImportOptions, Imported};
 
 use self::{
-    file::{BASINS, File, STREAMS},
+    file::{BASINS, File, PROJECTS, STREAMS},
     open::{Identity, Trust},
 };
 use super::{
-    BasinEntry, Change, Config, Error, ExportError, Holdings, Listed, Page, Recorded,
-    RecordedBasin, Revision, Store, StreamEntry, Summary, Versioned,
+    BasinEntry, Change, Config, Error, ExportError, Holdings, Listed, Page, ProjectEntry, Recorded,
+    RecordedBasin, RecordedProject, Revision, Store, StreamEntry, Summary, Versioned,
 };
 use crate::{
     crypto::Key,
+    project::ProjectName,
     stream::{BasinName, StreamPath},
 };
 
@@ -47,6 +49,9 @@ const CACHED_BASINS: usize = 10_000;
 
 /// Streams kept in memory. A few hundred bytes each, so some tens of megabytes at most.
 const CACHED_STREAMS: usize = 100_000;
+
+/// Projects kept in memory. Some kilobytes each.
+const CACHED_PROJECTS: usize = 1000;
 
 /// Shortest time between two attempts to open a file again that failed: each reads it whole.
 const REOPEN_EVERY: Duration = Duration::from_secs(1);
@@ -60,6 +65,7 @@ struct Inner {
     key: Option<Key>,
     basins: Cache<BasinName, Versioned<Arc<BasinEntry>>>,
     streams: Cache<StreamPath, Versioned<Arc<StreamEntry>>>,
+    projects: Cache<ProjectName, Versioned<Arc<ProjectEntry>>>,
     /// How much the file held when it was opened or changed last.
     holdings: Mutex<Holdings>,
     /// Held while a change is written and the cache follows, and while a miss is read into the
@@ -155,6 +161,7 @@ impl Embedded {
             key,
             basins: Cache::new(CACHED_BASINS),
             streams: Cache::new(CACHED_STREAMS),
+            projects: Cache::new(CACHED_PROJECTS),
             holdings: Mutex::new(file.holdings()),
             file: Mutex::new(Slot::Open(file)),
         };
@@ -211,6 +218,30 @@ impl Store for Embedded {
             })
             .await
         })
+    }
+
+    fn project<'a>(
+        &'a self,
+        name: &'a ProjectName,
+    ) -> BoxFuture<'a, Result<Versioned<Arc<ProjectEntry>>, Error>> {
+        Box::pin(async move {
+            if let Some(known) = self.0.projects.get(name) {
+                return Ok(known);
+            }
+            let name = name.clone();
+            self.blocking(move |inner| {
+                inner.with_file(|file| {
+                    let found = file.read(PROJECTS, name.as_str())?.map(Arc::new);
+                    inner.projects.insert(name, found.clone());
+                    Ok(found)
+                })
+            })
+            .await
+        })
+    }
+
+    fn projects(&self) -> BoxFuture<'_, Result<Vec<RecordedProject>, Error>> {
+        Box::pin(self.blocking(|inner| inner.with_file(|file| file.projects())))
     }
 
     fn streams_of<'a>(
@@ -298,6 +329,7 @@ impl Inner {
             // Nothing is answered from memory that the file may contradict.
             self.basins.clear();
             self.streams.clear();
+            self.projects.clear();
             *slot = Slot::Failed {
                 identity,
                 next_attempt: Instant::now() + REOPEN_EVERY,
@@ -339,6 +371,9 @@ impl Inner {
                 Change::Basin { name, .. } => {
                     self.basins.remove(name);
                 }
+                Change::Project { name, .. } => {
+                    self.projects.remove(name);
+                }
                 Change::Stream { path, .. } => {
                     self.streams.remove(path);
                 }
@@ -354,6 +389,11 @@ impl Inner {
                     expected,
                     entry,
                 } => self.basins.insert(name, written(expected, entry)),
+                Change::Project {
+                    name,
+                    expected,
+                    entry,
+                } => self.projects.insert(name, written(expected, entry)),
                 Change::Stream {
                     path,
                     expected,

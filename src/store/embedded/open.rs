@@ -144,6 +144,9 @@ impl File {
             (Some(true), None) => return Err(Error::NeedsKey(path.to_path_buf())),
             (Some(true), Some(_)) | (Some(false), None) => {}
         }
+        if head.lacks_projects {
+            file.add_projects()?;
+        }
         file.verify()?;
         if file.consult_witness(trust, None)? == Heard::Behind {
             file.tell_witness()?;
@@ -174,6 +177,7 @@ impl File {
         let ledger = self.ledger()?;
         self.basins()?;
         self.streams(None)?;
+        self.projects()?;
         if self.sum()?.has_rows_of(&ledger) {
             Ok(())
         } else {

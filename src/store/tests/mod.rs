@@ -104,6 +104,7 @@ fn sealed() -> StreamEntry {
         }),
         origin: Origin::Created,
         key_check: None,
+        data_keys: None,
     }
 }
 

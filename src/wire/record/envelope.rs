@@ -17,7 +17,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 use super::{HEADER_BASE_BYTES, Header, MAX_BATCH_BYTES, RECORD_BASE_BYTES, SealError};
 use crate::{
-    crypto::{OpenError, Sealed, StreamCipher, Text},
+    crypto::{OpenError, Opener, Sealed, StreamCipher, Text},
     wire::{
         DecodeError,
         compression::{unzstd, zstd},
@@ -157,12 +157,8 @@ impl Envelope {
     ///
     /// # Errors
     /// [`OpenError`] when the record is not authentic, or what was sealed does not decode.
-    pub fn open(
-        cipher: &StreamCipher,
-        stored: &[u8],
-        arena: &mut BytesMut,
-    ) -> Result<Self, OpenError> {
-        let encoded = match cipher.open(stored, arena)? {
+    pub fn open(opener: &Opener, stored: &[u8], arena: &mut BytesMut) -> Result<Self, OpenError> {
+        let encoded = match opener.open(stored, arena)? {
             (Text::Encoded, encoded) => encoded,
             (Text::Zstd, frame) => {
                 unzstd(&frame, MAX_OPENED_BYTES).map_err(|_| OpenError::Malformed)?

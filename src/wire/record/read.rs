@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 
 use super::{Command, Envelope, Header, MAX_BATCH_BYTES, Position, Record};
-use crate::crypto::{Cipher, OpenError, StreamCipher, looks_sealed};
+use crate::crypto::{Cipher, OpenError, Opener, layout_of, looks_sealed};
 
 /// A record at its position, in clear.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,13 +57,9 @@ impl StoredRecord {
     }
 
     /// Opens the record into `arena`.
-    fn open(
-        self,
-        cipher: &StreamCipher,
-        arena: &mut BytesMut,
-    ) -> Result<SequencedRecord, OpenError> {
+    fn open(self, opener: &Opener, arena: &mut BytesMut) -> Result<SequencedRecord, OpenError> {
         let record = match self.headers.as_slice() {
-            [] => Record::Data(Envelope::open(cipher, &self.body, arena)?),
+            [] => Record::Data(Envelope::open(opener, &self.body, arena)?),
             [header] if header.name.is_empty() => Command::from_parts(&header.value, self.body)
                 .map(Record::Command)
                 .map_err(|_| OpenError::HeadersInClear)?,
@@ -103,13 +99,13 @@ impl StoredBatch {
     /// # Errors
     /// [`OpenError`] of the first record that is neither a valid command nor opens. Nothing of the
     /// batch comes out then.
-    pub fn open(self, cipher: &StreamCipher) -> Result<ReadBatch, OpenError> {
+    pub fn open(self, opener: &Opener) -> Result<ReadBatch, OpenError> {
         let stored_bytes = self.records.iter().map(|record| record.body.len()).sum();
         let mut arena = BytesMut::with_capacity(stored_bytes);
         let records = self
             .records
             .into_iter()
-            .map(|record| record.open(cipher, &mut arena))
+            .map(|record| record.open(opener, &mut arena))
             .collect::<Result<_, _>>()?;
         Ok(ReadBatch {
             records,
@@ -148,7 +144,7 @@ impl Opening {
     /// # Errors
     /// [`OpenError`] of the first record that is neither a valid command nor opens. Nothing of its piece
     /// comes out then.
-    pub fn next(&mut self, cipher: &StreamCipher) -> Result<Option<ReadBatch>, OpenError> {
+    pub fn next(&mut self, opener: &Opener) -> Result<Option<ReadBatch>, OpenError> {
         if self.is_over {
             return Ok(None);
         }
@@ -164,7 +160,7 @@ impl Opening {
             .map(|record| record.record.metered_size())
             .sum();
         for stored in self.records.by_ref() {
-            let record = stored.open(cipher, &mut arena)?;
+            let record = stored.open(opener, &mut arena)?;
             metered += record.record.metered_size();
             if metered > MAX_BATCH_BYTES && !records.is_empty() {
                 self.carried = Some(record);
@@ -177,6 +173,32 @@ impl Opening {
             records,
             tail: self.tail.filter(|_| self.is_over),
         }))
+    }
+
+    /// Whether there are no records in it.
+    pub fn is_heartbeat(&self) -> bool {
+        self.carried.is_none() && self.records.as_slice().is_empty()
+    }
+
+    /// The key epochs that the records to come name.
+    pub fn epochs(&self) -> Vec<u32> {
+        self.epochs_by(|stored| layout_of(stored)?.epoch)
+    }
+
+    /// Those of them whose keys `opener` does not have yet.
+    pub fn wants(&self, opener: &Opener) -> Vec<u32> {
+        self.epochs_by(|stored| opener.wants(stored))
+    }
+
+    fn epochs_by(&self, epoch: impl Fn(&[u8]) -> Option<u32>) -> Vec<u32> {
+        let stored = self.records.as_slice().iter();
+        let mut epochs: Vec<u32> = stored
+            .filter(|record| !record.is_command())
+            .filter_map(|record| epoch(&record.body))
+            .collect();
+        epochs.sort_unstable();
+        epochs.dedup();
+        epochs
     }
 
     /// Whether every record came out.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use s2_api::v1::stream::proto as api;
 use streamseal::{
-    crypto::{Cipher, OpenError},
+    crypto::{Cipher, OpenError, Opener},
     wire::{
         DecodeError, proto,
         record::{
@@ -66,7 +66,9 @@ fn through_sealing(input: &AppendInput) {
             let (mut opened, mut times) = (Vec::new(), Vec::new());
             for part in &parts {
                 let (given, stored) = as_stored(part);
-                let batch = stored.open(&cipher).expect("it was just sealed");
+                let batch = stored
+                    .open(&Opener::one(cipher.clone()))
+                    .expect("it was just sealed");
                 opened.extend(batch.records.into_iter().map(|record| record.record));
                 times.extend(given);
             }
@@ -136,10 +138,10 @@ fn stored_batch(body: &Bytes) {
 /// A batch opens alike as a whole and in pieces, and is a batch of S2 then.
 fn opened(cipher: Cipher, stored: &StoredBatch) {
     let cipher = stream_cipher(cipher);
-    let whole = stored.clone().open(&cipher);
+    let whole = stored.clone().open(&Opener::one(cipher.clone()));
     let (mut opening, mut records, mut tail) = (stored.clone().opening(), Vec::new(), None);
     let pieces: Result<(), OpenError> = loop {
-        match opening.next(&cipher) {
+        match opening.next(&Opener::one(cipher.clone())) {
             Ok(Some(piece)) => {
                 let sizes = piece
                     .records

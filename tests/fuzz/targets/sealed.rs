@@ -6,7 +6,7 @@ use s2_storage::record::{
     EncryptedRecord, RecordDecryptionError, StoredRecord, decode_record, decrypt_stored_record,
 };
 use streamseal::{
-    crypto::{Cipher, Key, OpenError, StreamCipher, Text},
+    crypto::{Cipher, Key, OpenError, Opener, StreamCipher, Text},
     wire::record::{Envelope, MAX_BATCH_BYTES, Record},
 };
 
@@ -26,7 +26,7 @@ pub fn sealed_record(data: &[u8]) {
 }
 
 fn open(cipher: &StreamCipher, stored: &[u8]) -> Result<Envelope, OpenError> {
-    Envelope::open(cipher, stored, &mut BytesMut::new())
+    Envelope::open(&Opener::one(cipher.clone()), stored, &mut BytesMut::new())
 }
 
 /// Bytes from the upstream: the native layout opens exactly where S2 opens it.

@@ -7,7 +7,7 @@ use s2_storage::record as storage;
 
 use super::*;
 use crate::{
-    crypto::{Cipher, Key, StreamCipher},
+    crypto::{Cipher, Key, Opener, StreamCipher},
     stream::StreamId,
     wire::{
         record::Record,
@@ -65,7 +65,11 @@ fn vectors_encode_decode_and_open() {
             (Cipher::Aes256Gcm, &vector.sealed_aes_256_gcm),
         ] {
             let cipher = StreamCipher::new(cipher, &key, stream_id());
-            let opened = Envelope::open(&cipher, &unhex(sealed), &mut BytesMut::new());
+            let opened = Envelope::open(
+                &Opener::one(cipher.clone()),
+                &unhex(sealed),
+                &mut BytesMut::new(),
+            );
             assert_eq!(opened, Ok(envelope.clone()));
         }
     }
@@ -110,7 +114,9 @@ fn records_that_s2_lite_wrote_open() {
     let with_header = unhex(
         "017f30d5c6eaaa3143d6349d44ce39e399fa4594844fc7a054383ca9a8b9aca80608c3ad027bd8be180a8e483956418eb4010ba98ee450b076cc05b5521b005c1e1e5144dd4e97f1c0ee683fdbee",
     );
-    let open = |stored: &[u8]| Envelope::open(&cipher, stored, &mut BytesMut::new()).unwrap();
+    let open = |stored: &[u8]| {
+        Envelope::open(&Opener::one(cipher.clone()), stored, &mut BytesMut::new()).unwrap()
+    };
     assert_eq!(open(&hello).body(), "hello");
     assert_eq!(open(&with_header).body(), "secret payload");
     assert_eq!(open(&with_header).headers(), [header(b"x-test", b"hello")]);

@@ -7,7 +7,7 @@ use s2_storage::record as storage;
 
 use super::*;
 use crate::{
-    crypto::{Cipher, OpenError},
+    crypto::{Cipher, OpenError, Opener},
     wire::{
         record::{StoredBatch, StoredRecord},
         tests::{
@@ -95,8 +95,16 @@ fn what_is_not_sealed_does_not_open() {
     let cipher = stream_cipher(Cipher::Aegis256);
     let sealed = input(vec![data(b"hello")]).seal(&cipher).unwrap();
     let sealed = sealed.records()[0].1.body().clone();
-    let open = |headers, body: &Bytes| stored(headers, body.clone()).open(&cipher).unwrap_err();
-    assert!(stored(vec![], sealed.clone()).open(&cipher).is_ok());
+    let open = |headers, body: &Bytes| {
+        stored(headers, body.clone())
+            .open(&Opener::one(cipher.clone()))
+            .unwrap_err()
+    };
+    assert!(
+        stored(vec![], sealed.clone())
+            .open(&Opener::one(cipher.clone()))
+            .is_ok()
+    );
     assert_eq!(
         open(vec![header(b"a", b"b")], &sealed),
         OpenError::HeadersInClear
@@ -151,7 +159,10 @@ fn one_bad_record_fails_its_batch() {
     *bad.last_mut().unwrap() ^= 1;
     let mut batch = stored(vec![], good);
     batch.records.extend(stored(vec![], bad).records);
-    assert_eq!(batch.open(&cipher), Err(OpenError::Authentication));
+    assert_eq!(
+        batch.open(&Opener::one(cipher.clone())),
+        Err(OpenError::Authentication)
+    );
 }
 
 proptest! {
@@ -176,7 +187,7 @@ proptest! {
         );
         let frame = storage::encode_stored_record(sealed.as_ref());
         let sealed = frame.slice(if record.metered_size() > 0xff { 3 } else { 2 }..);
-        let opened = stored(vec![], sealed).open(&stream_cipher(cipher)).unwrap();
+        let opened = stored(vec![], sealed).open(&Opener::one(stream_cipher(cipher))).unwrap();
         prop_assert_eq!(&opened.records[0].record, &record);
     }
 
@@ -192,7 +203,7 @@ proptest! {
             headers: record.headers().to_vec(),
             body: record.body().clone(),
         });
-        let opened = StoredBatch { records: records.collect(), tail: None }.open(&cipher).unwrap();
+        let opened = StoredBatch { records: records.collect(), tail: None }.open(&Opener::one(cipher.clone())).unwrap();
         let opened: Vec<_> = opened.records.into_iter().map(|record| record.record).collect();
         let clear: Vec<_> = input.records().iter().map(|record| record.record.clone()).collect();
         prop_assert_eq!(opened, clear);

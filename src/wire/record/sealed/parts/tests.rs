@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::crypto::Opener;
 use crate::{
     crypto::{Cipher, OpenError},
     wire::{
@@ -62,7 +63,7 @@ fn open(parts: &[SealedInput], cipher: &StreamCipher) -> ReadBatch {
         records,
         tail: None,
     }
-    .open(cipher)
+    .open(&Opener::one(cipher.clone()))
     .unwrap()
 }
 
@@ -211,7 +212,8 @@ fn a_bomb_in_a_record_does_not_go_off() {
             .unwrap();
         sealed.as_bytes().clone()
     };
-    let open = |stored: &Bytes| Envelope::open(&cipher, stored, &mut BytesMut::new());
+    let open =
+        |stored: &Bytes| Envelope::open(&Opener::one(cipher.clone()), stored, &mut BytesMut::new());
     assert!(open(&seal(MAX_BATCH_BYTES + 64 * 1024)).is_ok());
     assert_eq!(
         open(&seal(MAX_BATCH_BYTES + 64 * 1024 + 1)),
