@@ -42,6 +42,8 @@ mod encodings;
 mod flow;
 #[path = "proxy/fuzz.rs"]
 mod fuzz;
+#[path = "proxy/gate.rs"]
+mod gate;
 #[path = "proxy/harness/mod.rs"]
 mod harness;
 #[path = "proxy/host.rs"]
@@ -66,6 +68,8 @@ mod listener;
 mod log_lines;
 #[path = "proxy/logs.rs"]
 mod logs;
+#[path = "proxy/managed/mod.rs"]
+mod managed;
 #[path = "proxy/memory.rs"]
 mod memory;
 #[path = "proxy/metrics.rs"]

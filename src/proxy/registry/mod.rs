@@ -5,6 +5,7 @@
 
 mod baseline;
 mod create;
+mod data_keys;
 mod delete;
 mod pin;
 mod plain;
