@@ -1,7 +1,8 @@
-//! Where a request's key comes from: the client's header, or a file of the operator's.
+//! Where a request's key comes from: the client's header, a file of the operator's, or a key management service.
 
 mod file;
 mod header;
+pub mod kms;
 
 use serde::{Deserialize, Serialize};
 
