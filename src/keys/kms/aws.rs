@@ -8,8 +8,12 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_kms::{
     Client,
     config::{
-        ConfigBag, Intercept, Region, RuntimeComponents, http::HttpResponse,
-        interceptors::BeforeDeserializationInterceptorContextMut, retry::RetryConfig,
+        ConfigBag, Intercept, Region, RuntimeComponents,
+        http::HttpResponse,
+        interceptors::{
+            BeforeDeserializationInterceptorContextMut, BeforeTransmitInterceptorContextRef,
+        },
+        retry::RetryConfig,
         timeout::TimeoutConfig,
     },
     error::{BoxError, ProvideErrorMetadata, SdkError},
@@ -22,14 +26,18 @@ use http_body_util::Limited;
 use zeroize::Zeroizing;
 
 use super::{
-    CALL_TIMEOUT, CONNECT_TIMEOUT, Error, MAX_ANSWER_BYTES, WrappedDek, config::AwsConfig,
-    context::Context, error::causes,
+    CALL_TIMEOUT, CONNECT_TIMEOUT, Error, MAX_ANSWER_BYTES, WrappedDek,
+    config::{AwsConfig, is_private},
+    context::Context,
+    error::causes,
 };
 use crate::crypto::Key;
 
 /// What the SDK says where none of the usual sources has credentials.
 const NO_CREDENTIALS: &str = "no providers in chain provided credentials";
 
+/// What is said of an endpoint that the AWS environment names, and that is not private.
+const IN_CLEAR: &str = "the endpoint of AWS KMS is not https://";
 /// What is said of an answer that cannot be read.
 const NO_ANSWER: &str = "its answer is not AWS KMS's";
 
@@ -70,7 +78,7 @@ impl Aws {
             .http_client(http)
             .timeout_config(times)
             .retry_config(RetryConfig::standard())
-            .interceptor(BoundedAnswers);
+            .interceptor(Guard);
         if !config.endpoint_url.is_empty() {
             builder = builder.endpoint_url(&config.endpoint_url);
         }
@@ -120,13 +128,26 @@ impl Aws {
     }
 }
 
-/// Refuses to read an answer beyond [`MAX_ANSWER_BYTES`].
+/// What the SDK does not see to: no request leaves in clear, whichever endpoint the AWS environment names, and no
+/// answer is read beyond [`MAX_ANSWER_BYTES`].
 #[derive(Debug)]
-struct BoundedAnswers;
+struct Guard;
 
-impl Intercept for BoundedAnswers {
+impl Intercept for Guard {
     fn name(&self) -> &'static str {
-        "BoundedAnswers"
+        "Guard"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        match is_private(&context.request().uri().parse()?) {
+            true => Ok(()),
+            false => Err(IN_CLEAR.into()),
+        }
     }
 
     fn modify_before_deserialization(
@@ -156,7 +177,10 @@ fn failed<E: ProvideErrorMetadata>(error: SdkError<E, HttpResponse>) -> Error {
         SdkError::DispatchFailure(failure) => {
             let reason = failure.as_connector_error().map(|error| causes(error));
             let reason = reason.unwrap_or_default();
-            match reason.contains(NO_CREDENTIALS) {
+            let is_ours = [NO_CREDENTIALS, IN_CLEAR]
+                .iter()
+                .any(|text| reason.contains(text));
+            match is_ours {
                 true => Error::Misconfigured(reason.into()),
                 false => Error::Unreachable(reason.into()),
             }

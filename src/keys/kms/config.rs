@@ -196,10 +196,18 @@ pub(super) fn endpoint(text: &str) -> Result<Uri, &'static str> {
     if !matches!(url.path(), "" | "/") || url.query().is_some() {
         return Err("must end after the host and port");
     }
+    match is_private(&url) {
+        true => Ok(url),
+        false => Err("must start with \"https://\": data keys cross the network there"),
+    }
+}
+
+/// Whether nobody on the way can read what goes there.
+pub(super) fn is_private(url: &Uri) -> bool {
     match url.scheme_str() {
-        Some("https") => Ok(url),
-        Some("http") if is_loopback(authority) => Ok(url),
-        _ => Err("must start with \"https://\": data keys cross the network there"),
+        Some("https") => true,
+        Some("http") => url.authority().is_some_and(is_loopback),
+        _ => false,
     }
 }
 

@@ -23,13 +23,17 @@ async fn service() -> Server {
 }
 
 fn aws(server: &Server) -> Aws {
+    Aws::new(&config(server), &environment())
+}
+
+/// What the SDK finds in the AWS environment.
+fn environment() -> SdkConfig {
     let credentials = Credentials::new("AKIDEXAMPLE", SECRET, None, None, "test");
-    let found = SdkConfig::builder()
+    SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("eu-central-1"))
         .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .build();
-    Aws::new(&config(server), &found)
+        .build()
 }
 
 fn config(server: &Server) -> AwsConfig {
@@ -188,4 +192,20 @@ async fn no_connection_outlives_its_call() {
     aws.wrap(&dek, context).await.unwrap();
     // Each connection of the server holds its state.
     until(|| Arc::strong_count(&server.state) == held).await;
+}
+
+#[tokio::test]
+async fn no_environment_sends_data_keys_in_clear() {
+    let found = environment().into_builder();
+    let found = found.endpoint_url("http://192.0.2.1:8080").build();
+    let mut config = config(&service().await);
+    config.endpoint_url.clear();
+    let (aws, stream) = (Aws::new(&config, &found), stream());
+    let context = Context {
+        stream: &stream,
+        epoch: 1,
+    };
+    let dek = Key::generate().unwrap();
+    let error = aws.wrap(&dek, context).await.unwrap_err();
+    assert!(matches!(error, Error::Misconfigured(_)), "{error:?}");
 }

@@ -132,10 +132,15 @@ async fn answers_that_are_none_are_no_keys() {
         Act::Answer(500, long.clone()),
         Act::Answer(502, refusal(502, &long[..20_001]).1),
     ] {
+        let began = Instant::now();
         let error = world.fails(act.clone()).await;
         assert!(matches!(error, Error::Unreachable(_)), "{error:?}");
         let error = world.does_not_wrap(act).await;
         assert!(matches!(error, Error::Unreachable(_)), "{error:?}");
+        assert!(
+            began.elapsed() < CALL_TIMEOUT / 2,
+            "it was read to the end of time"
+        );
     }
     let no_ciphertext = json!({ "data": { "ciphertext": "" } }).to_string();
     let error = world.does_not_wrap(Act::Answer(200, no_ciphertext)).await;
@@ -238,4 +243,14 @@ async fn what_the_store_says_of_a_key_goes_into_no_path() {
     let error = world.kms.unwrap("a-key", &huge, &stream, 0).await;
     assert!(matches!(error, Err(Error::InvalidCiphertext(_))));
     assert_eq!(world.server.count(), calls);
+}
+
+#[tokio::test]
+async fn no_connection_outlives_its_call() {
+    let world = World::start().await;
+    let held = Arc::strong_count(&world.server.state);
+    let dek = Key::generate().unwrap();
+    world.kms.wrap(&dek, &stream(), 0).await.unwrap();
+    // Each connection of the server holds its state.
+    until(|| Arc::strong_count(&world.server.state) == held).await;
 }
