@@ -170,6 +170,7 @@ mod tests {
                 tracing::trace!(target: "h2::codec::framed_write", "secret");
                 tracing::debug!(target: "hyper::proto::h1", "secret");
                 tracing::debug!(target: "rustls::conn", "secret");
+                tracing::trace!(target: "aws_smithy_runtime::client::orchestrator", "secret");
                 tracing::warn!(target: "h2::proto", "seen");
                 tracing::trace!(target: "streamseal::proxy", "seen too");
                 tracing::trace!(target: "h2other", "seen as well");

@@ -54,8 +54,7 @@ pub struct Reason(Box<str>);
 
 impl<T: AsRef<str>> From<T> for Reason {
     fn from(text: T) -> Self {
-        let text = printable(bounded(text.as_ref(), MAX_REASON_BYTES));
-        Self(bounded(&text, MAX_REASON_BYTES).into())
+        Self(bounded(&printable(text.as_ref()), MAX_REASON_BYTES).into())
     }
 }
 

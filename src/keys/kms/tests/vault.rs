@@ -239,7 +239,7 @@ async fn what_the_store_says_of_a_key_goes_into_no_path() {
         let error = world.kms.unwrap(key, blob, &stream, 0).await.unwrap_err();
         assert!(matches!(error, Error::InvalidCiphertext(_)), "{error:?}");
     }
-    let huge = vec![b'A'; 1 << 20];
+    let huge = [wrapped.blob.as_slice(), &[b'A'; 1 << 20]].concat();
     let error = world.kms.unwrap("a-key", &huge, &stream, 0).await;
     assert!(matches!(error, Err(Error::InvalidCiphertext(_))));
     assert_eq!(world.server.count(), calls);
