@@ -1,0 +1,145 @@
+//! The report, for people and for programs.
+
+use std::fmt::{Display, Write as _};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{super::range::Ranges, findings::Findings};
+
+/// What is known of the stream.
+pub(super) struct Report {
+    pub(super) stream: String,
+    /// As the endpoint says.
+    pub(super) cipher: Option<String>,
+    /// Whether the endpoint gave sealed records, which were opened here.
+    pub(super) is_opened_here: bool,
+    pub(super) tail: u64,
+    /// As a client reads it.
+    pub(super) read: Findings,
+    /// As it is stored.
+    pub(super) stored: Option<Findings>,
+}
+
+impl Report {
+    /// Everything that is not as it should be.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut add = |count: u64, what: &str| {
+            if count > 0 {
+                problems.push(format!("{count} {what}"));
+            }
+        };
+        add(self.read.unreadable.count, "records do not decrypt");
+        add(self.read.gaps.count, "records are missing");
+        if self.is_opened_here || self.cipher.is_some() {
+            add(self.raw().plain.count, "records are stored in clear");
+        }
+        let stored = self.stored.as_ref().map(|stored| stored.records);
+        if stored.is_some_and(|stored| stored != self.read.records) {
+            problems.push("the store has other records than the endpoint shows".to_owned());
+        }
+        problems
+    }
+
+    /// For people: a line for each finding.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: &dyn Display| {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{name:<12}{value}");
+        };
+        let read = &self.read;
+        line("stream", &self.stream);
+        let cipher = self.cipher.as_deref().unwrap_or("none");
+        match self.is_opened_here {
+            true => line("cipher", &"none: encrypted records were decrypted here"),
+            false => line("cipher", &cipher),
+        }
+        let span = match (read.first, read.last) {
+            (Some(first), Some(last)) => format!(", seq_num {first}-{last}"),
+            _ => String::new(),
+        };
+        let (records, commands, tail) = (read.records, read.commands, self.tail);
+        line(
+            "records",
+            &format!("{records}{span}; {commands} commands; tail {tail}"),
+        );
+        line("unreadable", &listed(&read.unreadable, |why| why.reason));
+        line("missing", &listed(&read.gaps, |_| ""));
+        if self.is_opened_here || self.stored.is_some() {
+            let raw = self.raw();
+            line("in clear", &listed(&raw.plain, |_| ""));
+            line("encrypted", &listed(&raw.layouts, ToString::to_string));
+        }
+        if self.is_raw() {
+            let count = read.look_sealed;
+            line(
+                "note",
+                &format!("{count} records look encrypted; with --key-file they are decrypted"),
+            );
+        }
+        line("hash", &read.hash().as_deref().unwrap_or("none"));
+        let well = if self.problems().is_empty() { "yes" } else { "no" };
+        line("all well", &well);
+        text
+    }
+
+    /// For programs: one JSON object on a line.
+    pub(super) fn json(&self) -> String {
+        let read = &self.read;
+        let mut report = json!({
+            "stream": self.stream,
+            "cipher": self.cipher,
+            "decrypted_here": self.is_opened_here,
+            "tail": self.tail,
+            "records": read.records,
+            "first_seq_num": read.first,
+            "last_seq_num": read.last,
+            "commands": read.commands,
+            "unreadable": value(&read.unreadable),
+            "missing": value(&read.gaps),
+            "hash": read.hash(),
+            "problems": self.problems(),
+            "ok": self.problems().is_empty(),
+        });
+        if self.is_opened_here || self.stored.is_some() {
+            let raw = self.raw();
+            report["in_clear"] = value(&raw.plain);
+            report["encrypted"] = value(&raw.layouts);
+        }
+        format!("{report}\n")
+    }
+
+    /// What shows how records are stored.
+    fn raw(&self) -> &Findings {
+        self.stored.as_ref().unwrap_or(&self.read)
+    }
+
+    /// Whether this seems to be the store beneath a proxy, and no key was given.
+    fn is_raw(&self) -> bool {
+        self.cipher.is_none() && self.read.look_sealed > 0
+    }
+}
+
+fn value<T: Serialize>(ranges: &Ranges<T>) -> Value {
+    serde_json::to_value(ranges).unwrap_or_default()
+}
+
+/// `12: 3-9 (why), 20-24 (why)`.
+fn listed<T: PartialEq, S: Display>(ranges: &Ranges<T>, what: impl Fn(&T) -> S) -> String {
+    if ranges.is_empty() {
+        return "none".to_owned();
+    }
+    let shown = ranges.ranges.iter().map(|range| {
+        let (numbers, what) = (range.numbers(), what(&range.what).to_string());
+        if what.is_empty() {
+            numbers.to_string()
+        } else {
+            format!("{numbers} ({what})")
+        }
+    });
+    let shown: Vec<_> = shown.collect();
+    let more = if ranges.truncated { ", …" } else { "" };
+    format!("{}: seq_num {}{more}", ranges.count, shown.join(", "))
+}

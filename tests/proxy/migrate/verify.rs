@@ -1,0 +1,188 @@
+//! `stream verify` finds whatever is not as it should be, and where.
+
+use std::process::Command;
+
+use s2_api::v1::stream::proto::AppendRecord;
+use serde_json::{Value, json};
+
+use super::{OTHER_KEY, World, command, key, mixed, ran, record, with};
+use crate::harness::{KEY, Ran, nudge, seal, until};
+
+const CIPHER: &str = "aegis-256";
+
+fn sealed(key: [u8; 32], number: u64) -> AppendRecord {
+    seal(CIPHER, key, "s", &record(number))
+}
+
+fn report(command: Command) -> (i32, Value) {
+    let Ran { code, out, err } = ran(with(command, ["--json"]));
+    let report = serde_json::from_str(&out);
+    (code, report.unwrap_or_else(|_| panic!("{out} {err}")))
+}
+
+/// First and last of each range.
+fn ranges(report: &Value, name: &str) -> Vec<(u64, u64)> {
+    let ranges = report[name]["ranges"].as_array().unwrap().iter();
+    ranges
+        .map(|range| {
+            let number = |name| Value::as_u64(&range[name]).unwrap();
+            (number("first"), number("last"))
+        })
+        .collect()
+}
+
+/// 40 good records, a command, then what is not good, then good ones.
+async fn damaged(world: &World) {
+    let proxy = world.proxy(key()).await;
+    proxy.create("s").await;
+    proxy.append("s", (0..40).map(record).collect()).await;
+    proxy.append("s", vec![command(40, "fence", b"")]).await;
+    // 41-199: another key's.
+    let foreign = (41..200).map(|number| sealed(OTHER_KEY, number));
+    world.stack.store("s", foreign).await;
+    proxy.append("s", (200..300).map(record).collect()).await;
+    // 300: in clear. 301: one bit wrong. 302: good.
+    let mut flipped = sealed(KEY, 301);
+    let mut bytes = flipped.body.to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    flipped.body = bytes.into();
+    let good = sealed(KEY, 302);
+    world.stack.store("s", [record(300), flipped, good]).await;
+    proxy.append("s", (303..900).map(record).collect()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_is_well_in_a_good_stream_and_its_copy_has_the_same_hash() {
+    let world = World::start(None).await;
+    let (from, to) = (world.proxy(None).await, world.proxy(key()).await);
+    from.fill(mixed(1200)).await;
+    world.cipher(Some(CIPHER)).await;
+    let migrated = ran(with(world.migrate(&from, &to), ["--verify"])).ok();
+
+    let (code, source) = report(world.verify(&from, "from"));
+    assert_eq!((code, &source["ok"]), (0, &json!(true)), "{source}");
+    assert_eq!(source["cipher"], Value::Null);
+    let (code, copy) = report(world.verify(&to, "to"));
+    assert_eq!(code, 0, "{copy}");
+    assert_eq!(copy["cipher"], CIPHER);
+    assert_eq!(copy["records"], 1200);
+    assert_eq!(copy["commands"], 4);
+    assert_eq!(copy["first_seq_num"], 0);
+    assert_eq!(copy["last_seq_num"], 1199);
+    let hash = copy["hash"].as_str().unwrap();
+    assert_eq!(source["hash"], hash);
+    assert_eq!(migrated.matches(hash).count(), 2, "{migrated}");
+
+    // The store beneath, with the key: the same.
+    let store = world.lite(&world.stack.lite, key()).await;
+    let (code, raw) = report(world.verify(&store, "to"));
+    assert_eq!(code, 0, "{raw}");
+    assert_eq!(raw["hash"], hash);
+    assert_eq!(raw["decrypted_here"], true);
+
+    let text = ran(world.verify(&to, "to")).ok();
+    assert!(text.contains("all well    yes"), "{text}");
+    assert!(text.contains(hash), "{text}");
+    // Without the key, the store looks like what it is.
+    let text = ran(world.verify(&world.store().await, "to")).ok();
+    assert!(text.contains("records look encrypted"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_decrypt_is_found_through_the_proxy() {
+    let world = World::start(Some(CIPHER)).await;
+    damaged(&world).await;
+    let proxy = world.proxy(key()).await;
+    let (code, found) = report(world.verify(&proxy, "s"));
+    assert_eq!(code, 1, "{found}");
+    assert_eq!(found["ok"], false);
+    assert_eq!(ranges(&found, "unreadable"), [(41, 199), (300, 301)]);
+    assert_eq!(found["unreadable"]["count"], 161);
+    assert_eq!(found["records"], 900);
+    assert_eq!(found["commands"], 1);
+    assert_eq!(ranges(&found, "missing"), []);
+
+    // With the store beside it, the plain record is told from the others.
+    let store = world.store().await;
+    let (code, found) = report(with(
+        world.verify(&proxy, "s"),
+        ["--store-endpoint", &store.url],
+    ));
+    assert_eq!(code, 1, "{found}");
+    assert_eq!(ranges(&found, "unreadable"), [(41, 199), (300, 301)]);
+    assert_eq!(ranges(&found, "in_clear"), [(300, 300)]);
+    let layouts = ranges(&found, "encrypted");
+    assert_eq!(layouts, [(0, 39), (41, 299), (301, 899)]);
+    assert_eq!(found["encrypted"]["ranges"][0]["cipher"], CIPHER);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_decrypt_is_found_in_the_store() {
+    let world = World::start(Some(CIPHER)).await;
+    damaged(&world).await;
+    let store = world.lite(&world.stack.lite, key()).await;
+    let (code, found) = report(world.verify(&store, "s"));
+    assert_eq!(code, 1, "{found}");
+    assert_eq!(ranges(&found, "unreadable"), [(41, 199), (301, 301)]);
+    assert_eq!(ranges(&found, "in_clear"), [(300, 300)]);
+    let reason = &found["unreadable"]["ranges"][0]["reason"];
+    assert_eq!(reason, "another key, or damaged");
+
+    let text = ran(world.verify(&store, "s"));
+    assert_eq!(text.code, 1);
+    assert!(text.out.contains("160: seq_num 41-199"), "{text:?}");
+    assert!(!text.out.contains("secret payload"), "{text:?}");
+    assert!(text.failed().contains("1 records are stored in clear"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wrong_key_opens_nothing_at_all() {
+    let world = World::start(Some(CIPHER)).await;
+    let proxy = world.proxy(key()).await;
+    proxy.create("s").await;
+    proxy.append("s", (0..700).map(record).collect()).await;
+    let wrong = world.proxy(Some(OTHER_KEY)).await;
+    let (code, found) = report(world.verify(&wrong, "s"));
+    assert_eq!(code, 1);
+    assert_eq!(ranges(&found, "unreadable"), [(0, 699)]);
+    let store = world.lite(&world.stack.lite, Some(OTHER_KEY)).await;
+    let (code, found) = report(world.verify(&store, "s"));
+    assert_eq!(code, 1);
+    assert_eq!(ranges(&found, "unreadable"), [(0, 699)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_missing_and_a_trimmed_head_is_not() {
+    let world = World::start(Some(CIPHER)).await;
+    let proxy = world.proxy(key()).await;
+    proxy.create("s").await;
+    proxy.append("s", (0..20).map(record).collect()).await;
+    let retain = async |policy: Value| {
+        let change = json!({ "retention_policy": policy });
+        let ask = crate::harness::Ask::new("PATCH", "/v1/streams/s").json(&change);
+        assert_eq!(proxy.client.ask(ask).await.status, 200);
+    };
+    // S2 keeps each record as long as was said when it came.
+    retain(json!({ "age": 1 })).await;
+    proxy.append("s", (20..30).map(record).collect()).await;
+    retain(json!({ "infinite": {} })).await;
+    proxy.append("s", (30..40).map(record).collect()).await;
+    until("some records expire", async || proxy.all("s").await.len() == 30).await;
+    let (code, found) = report(world.verify(&proxy, "s"));
+    assert_eq!(code, 1, "{found}");
+    assert_eq!(ranges(&found, "missing"), [(20, 29)]);
+
+    proxy
+        .append("s", vec![command(40, "trim", &35_u64.to_be_bytes())])
+        .await;
+    let store = world.store().await;
+    until("it is trimmed", async || {
+        nudge(&store.client).await;
+        proxy.all("s").await.first().is_some_and(|first| first.seq_num == 35)
+    })
+    .await;
+    let (code, found) = report(world.verify(&proxy, "s"));
+    assert_eq!(code, 0, "{found}");
+    assert_eq!(found["first_seq_num"], 35);
+    assert_eq!(found["records"], 6);
+}
