@@ -169,7 +169,9 @@ impl Remote {
             ReadError::ReadUnwritten(_) => ReadFault::Unwritten,
             error => match error.request_error().and_then(code) {
                 // S2 says `storage` of a record that is not of the stream's cipher.
-                Some(code @ ("decryption_failed" | "storage")) => ReadFault::Closed(code.to_owned()),
+                Some(code @ ("decryption_failed" | "storage")) => {
+                    ReadFault::Closed(code.to_owned())
+                }
                 _ => ReadFault::Failed(self.failed("read", error)),
             },
         }
@@ -263,7 +265,10 @@ fn token((option, file): (&str, Option<&Path>)) -> Result<String, Failure> {
 fn endpoints((option, endpoint): (&str, Option<&str>)) -> Result<S2Endpoints, Failure> {
     let is_set = |variable: &&str| std::env::var_os(variable).is_some();
     let (given, source) = match endpoint {
-        Some(endpoint) => (S2Endpoints::for_endpoint(endpoint.trim_end_matches('/')), option),
+        Some(endpoint) => (
+            S2Endpoints::for_endpoint(endpoint.trim_end_matches('/')),
+            option,
+        ),
         None if ENDPOINT_VARIABLES.iter().any(is_set) => (S2Endpoints::from_env(), "environment"),
         None => return Ok(S2Endpoints::for_cloud()),
     };

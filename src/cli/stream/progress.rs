@@ -80,7 +80,9 @@ impl Progress {
 
     fn line(&self) {
         let (doing, records, total) = (self.doing, self.records, self.total);
-        let left = total.saturating_sub(records).saturating_mul(self.elapsed_ms());
+        let left = total
+            .saturating_sub(records)
+            .saturating_mul(self.elapsed_ms());
         let left = Duration::from_millis(left / self.done().max(1)).as_secs();
         let volume = self.volume();
         // Nobody is left to tell if standard error is closed.

@@ -88,7 +88,10 @@ mod tests {
             .map(|range| (range.numbers().to_string(), range.what))
             .collect();
         let wanted = [("0-3", 'a'), ("4", 'b'), ("6", 'b')];
-        assert_eq!(found, wanted.map(|(numbers, what)| (numbers.to_owned(), what)));
+        assert_eq!(
+            found,
+            wanted.map(|(numbers, what)| (numbers.to_owned(), what))
+        );
         assert_eq!((ranges.count, ranges.truncated), (6, false));
     }
 

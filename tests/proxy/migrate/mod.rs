@@ -98,7 +98,10 @@ impl World {
         let address = |name| format!("s2://{BASIN}/{name}");
         command.args(["migrate", &address("from"), &address("to")]);
         command.args(["--from-endpoint", &from.url, "--to-endpoint", &to.url]);
-        for (option, file) in [("--from-key-file", &from.key_file), ("--key-file", &to.key_file)] {
+        for (option, file) in [
+            ("--from-key-file", &from.key_file),
+            ("--key-file", &to.key_file),
+        ] {
             if let Some(file) = file {
                 command.arg(option).arg(file);
             }
@@ -170,10 +173,7 @@ impl End {
     }
 
     async fn tail(&self, stream: &str) -> u64 {
-        let answer = self
-            .client
-            .ask(Ask::get(records(stream) + "/tail"))
-            .await;
+        let answer = self.client.ask(Ask::get(records(stream) + "/tail")).await;
         answer.json()["tail"]["seq_num"].as_u64().unwrap_or(0)
     }
 
@@ -231,7 +231,9 @@ fn record(number: u64) -> AppendRecord {
     };
     let body = match number % 5 {
         0 => Bytes::new(),
-        _ => format!("secret payload {number} ").repeat((number % 50) as usize).into(),
+        _ => format!("{SECRET} {number} ")
+            .repeat((number % 50) as usize)
+            .into(),
     };
     AppendRecord {
         // Some at the same time, and all of them long before or long after now.
@@ -280,6 +282,9 @@ fn file(dir: &Path, name: &str, text: &str) -> String {
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
 }
+
+/// In the body of most records.
+const SECRET: &str = "what only those may see who read";
 
 const OTHER_KEY: [u8; 32] = [7; 32];
 

@@ -47,7 +47,9 @@ async fn a_stranger_in_the_copy_ends_it() {
     let again = ran(world.migrate(&from, &to)).failed();
     assert!(again.contains("not those of"), "{again}");
     let copy = to.all("to").await;
-    let strange = copy.iter().filter(|record| record.body == "not of the source");
+    let strange = copy
+        .iter()
+        .filter(|record| record.body == "not of the source");
     assert_eq!(strange.count(), 1);
     // All before the stranger is in place, and nothing followed it.
     let original = from.all("from").await;
@@ -63,10 +65,12 @@ async fn what_the_source_gets_meanwhile_is_copied_too() {
     from.fill((0..12_000).map(record)).await;
     let child = start(world.migrate(&from, &to));
     until("it copies", async || to.tail("to").await > 0).await;
-    from.append("from", (12_000..12_300).map(record).collect()).await;
+    from.append("from", (12_000..12_300).map(record).collect())
+        .await;
     let out = ended(child).ok();
     assert!(out.contains("copied 12300 records"), "{out}");
-    from.append("from", (12_300..12_400).map(record).collect()).await;
+    from.append("from", (12_300..12_400).map(record).collect())
+        .await;
     let out = ran(with(world.migrate(&from, &to), ["--verify"])).ok();
     assert!(out.contains("copied 100 records"), "{out}");
     assert_same(&to.all("to").await, &from.all("from").await);

@@ -24,8 +24,14 @@ pub(super) async fn run(
     offset: u64,
     end: u64,
 ) -> Result<String, Failure> {
-    let source_first = from.first().await.map_err(|fault| unreadable(from, fault))?;
-    let copy_first = to.first().await.map_err(|fault| unreadable_copy(to, fault))?;
+    let source_first = from
+        .first()
+        .await
+        .map_err(|fault| unreadable(from, fault))?;
+    let copy_first = to
+        .first()
+        .await
+        .map_err(|fault| unreadable_copy(to, fault))?;
     let (Some(source_first), Some(copy_first)) = (source_first, copy_first) else {
         return Ok("verified: there is no record left to compare\n".to_owned());
     };
@@ -60,7 +66,12 @@ pub(super) async fn run(
 }
 
 fn add(hash: &mut RunningHash, record: &SequencedRecord) {
-    hash.add(record.seq_num, record.timestamp, &record.headers, &record.body);
+    hash.add(
+        record.seq_num,
+        record.timestamp,
+        &record.headers,
+        &record.body,
+    );
 }
 
 fn report(hashes: &[RunningHash; 2], from: &Remote, to: &Remote) -> Result<String, Failure> {

@@ -79,7 +79,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let config = config.ok_or_else(|| from.fault("there is no such stream"))?;
     target::check_source(&from).await?;
     // Proves the key, before anything is made.
-    let first = from.first().await.map_err(|fault| unreadable(&from, fault))?;
+    let first = from
+        .first()
+        .await
+        .map_err(|fault| unreadable(&from, fault))?;
     let source_tail = from.tail().await?;
     target::prepare(&from, &to, &config, args.cipher).await?;
 
@@ -186,9 +189,7 @@ impl<'a> Job<'a> {
         let mut text = format!("{}: copied {copied} records; it has had {all}", self.to);
         match self.place.offset {
             0 => text.push_str(", with the sequence numbers of the source\n"),
-            offset => text.push_str(&format!(
-                ": seq_num 0 is seq_num {offset} of the source\n"
-            )),
+            offset => text.push_str(&format!(": seq_num 0 is seq_num {offset} of the source\n")),
         }
         text
     }

@@ -1,9 +1,7 @@
 //! Where a copy stands: found from what the copy and its source hold, and from nothing else.
 
 use futures_util::StreamExt as _;
-use s2_sdk::types::{
-    ReadFrom, ReadInput, ReadSessionConfig, ReadStart, ReadStop, SequencedRecord,
-};
+use s2_sdk::types::{ReadFrom, ReadInput, ReadSessionConfig, ReadStart, ReadStop, SequencedRecord};
 
 use super::{
     super::{
@@ -114,7 +112,10 @@ async fn compare(
     if next.saturating_add(offset) > tail {
         return Ok(Compared::Other);
     }
-    let oldest = to.first().await.map_err(|fault| unreadable_copy(to, fault))?;
+    let oldest = to
+        .first()
+        .await
+        .map_err(|fault| unreadable_copy(to, fault))?;
     let Some(oldest) = oldest.map(|record| record.seq_num.max(first.saturating_sub(offset))) else {
         return Ok(Compared::Nothing);
     };
@@ -126,8 +127,15 @@ async fn compare(
     for range in [head, newest] {
         let mut source = Reader::new(from, range.start + offset, range.end + offset);
         let mut copy = Reader::new(to, range.start, range.end);
-        while let Some(record) = copy.next().await.map_err(|fault| unreadable_copy(to, fault))? {
-            let original = source.next().await.map_err(|fault| unreadable(from, fault))?;
+        while let Some(record) = copy
+            .next()
+            .await
+            .map_err(|fault| unreadable_copy(to, fault))?
+        {
+            let original = source
+                .next()
+                .await
+                .map_err(|fault| unreadable(from, fault))?;
             if !original.is_some_and(|original| same(&moved(original, offset), &record)) {
                 return Ok(Compared::Other);
             }
@@ -137,18 +145,17 @@ async fn compare(
 }
 
 /// Every offset at which `newest` would be the copy of a record of the source.
-async fn offsets(
-    from: &Remote,
-    newest: &SequencedRecord,
-    first: u64,
-) -> Result<Vec<u64>, Failure> {
+async fn offsets(from: &Remote, newest: &SequencedRecord, first: u64) -> Result<Vec<u64>, Failure> {
     let mut stop = ReadStop::new();
     let after = newest.timestamp.checked_add(1);
     stop.until = after.map(|after| ..after);
     let input = ReadInput::new()
         .with_start(ReadStart::new().with_from(ReadFrom::Timestamp(newest.timestamp)))
         .with_stop(stop.with_wait(0));
-    let session = from.stream.read_session(input, ReadSessionConfig::new()).await;
+    let session = from
+        .stream
+        .read_session(input, ReadSessionConfig::new())
+        .await;
     let mut session = match session.map_err(|error| session_fault(from, &error)) {
         Ok(session) => session,
         Err(ReadFault::Unwritten) => return Ok(Vec::new()),

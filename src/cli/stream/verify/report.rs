@@ -80,7 +80,11 @@ impl Report {
             );
         }
         line("hash", &read.hash().as_deref().unwrap_or("none"));
-        let well = if self.problems().is_empty() { "yes" } else { "no" };
+        let well = if self.problems().is_empty() {
+            "yes"
+        } else {
+            "no"
+        };
         line("all well", &well);
         text
     }

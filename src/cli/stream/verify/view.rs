@@ -116,9 +116,10 @@ fn open(stored: StoredRecord, cipher: &StreamCipher) -> Result<Open, OpenError> 
     };
     let opened = batch.open(cipher)?.records.pop();
     let record = opened.ok_or(OpenError::Truncated)?.record;
-    let headers = record.headers().iter().map(|header| {
-        s2_sdk::types::Header::new(header.name.clone(), header.value.clone())
-    });
+    let headers = record
+        .headers()
+        .iter()
+        .map(|header| s2_sdk::types::Header::new(header.name.clone(), header.value.clone()));
     Ok(Open {
         headers: headers.collect(),
         body: record.body().clone(),
