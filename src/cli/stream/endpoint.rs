@@ -274,3 +274,15 @@ fn endpoints((option, endpoint): (&str, Option<&str>)) -> Result<S2Endpoints, Fa
     };
     given.map_err(|error| Failure::Config(format!("{source}: {}", shown(&error))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_SHOWN, shown};
+
+    #[test]
+    fn what_others_say_is_one_short_line() {
+        assert_eq!(shown(&"a\u{1b}[2Jb\nc \u{e9}"), "a\\u{1b}[2Jb\\nc \u{e9}");
+        let long = shown(&"\u{e9}".repeat(MAX_SHOWN + 1));
+        assert_eq!(long.chars().count(), MAX_SHOWN + 1);
+    }
+}

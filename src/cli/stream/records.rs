@@ -130,3 +130,42 @@ pub(super) fn trim_point(headers: &[Header], body: &[u8]) -> Option<u64> {
 pub(super) fn same(one: &SequencedRecord, other: &SequencedRecord) -> bool {
     one.timestamp == other.timestamp && one.headers == other.headers && one.body == other.body
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use s2_sdk::types::{Header, SequencedRecord};
+
+    use super::{moved, trim_point};
+
+    fn record(
+        header: Option<(&'static str, &'static str)>,
+        body: &'static [u8],
+    ) -> SequencedRecord {
+        let headers = header.map(|(name, value)| Header::new(name, value));
+        SequencedRecord::from_parts(
+            20,
+            1,
+            headers.into_iter().collect(),
+            Bytes::from_static(body),
+        )
+    }
+
+    #[test]
+    fn only_trim_points_move() {
+        let twelve = &[0, 0, 0, 0, 0, 0, 0, 12];
+        for (there, here) in [(5, 7), (12, 0), (13, 0), (0, 12)] {
+            let trim = moved(record(Some(("", "trim")), twelve), there);
+            assert_eq!(trim_point(&trim.headers, &trim.body), Some(here));
+        }
+        for other in [
+            record(None, twelve),
+            record(Some(("", "fence")), twelve),
+            record(Some(("trim", "")), twelve),
+            record(Some(("name", "trim")), twelve),
+            record(Some(("", "trim")), b"short"),
+        ] {
+            assert_eq!(moved(other.clone(), 5).body, other.body);
+        }
+    }
+}

@@ -75,3 +75,16 @@ async fn what_the_source_gets_meanwhile_is_copied_too() {
     assert!(out.contains("copied 100 records"), "{out}");
     assert_same(&to.all("to").await, &from.all("from").await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_wrong_in_its_middle_is_found_by_verifying() {
+    let world = World::start(Some("aegis-256")).await;
+    let (from, to) = (world.store().await, world.proxy(key()).await);
+    from.fill((0..500).map(record)).await;
+    to.create("to").await;
+    let mut wrong: Vec<_> = (0..400).map(record).collect();
+    wrong[200].body = "wrong".into();
+    to.append("to", wrong).await;
+    let said = ran(with(world.migrate(&from, &to), ["--verify"])).failed();
+    assert!(said.contains("seq_num 200 is not what"), "{said}");
+}

@@ -145,7 +145,7 @@ async fn what_does_not_decrypt_is_found_in_the_store() {
     assert_eq!(text.code, 1);
     assert!(text.out.contains("160: seq_num 41-199"), "{text:?}");
     assert!(!text.out.contains(super::SECRET), "{text:?}");
-    assert!(text.failed().contains("1 records are stored in clear"));
+    assert!(text.failed().contains("records stored in clear: 1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,6 +162,19 @@ async fn the_wrong_key_opens_nothing_at_all() {
     let (code, found) = report(world.verify(&store, "s"));
     assert_eq!(code, 1);
     assert_eq!(ranges(&found, "unreadable"), [(0, 699)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wrong_key_of_a_long_stream_is_told_early() {
+    let world = World::start(Some(CIPHER)).await;
+    let proxy = world.proxy(key()).await;
+    proxy.fill((0..9000).map(record)).await;
+    let wrong = world.proxy(Some(OTHER_KEY)).await;
+    let said = ran(world.verify(&wrong, "from")).failed();
+    assert!(said.contains("is it the stream's key"), "{said}");
+    let reads = world.stack.lite.seen().into_iter();
+    let reads = reads.filter(|seen| seen.line.starts_with("GET") && seen.line.contains("count=1"));
+    assert!(reads.count() < 4500);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,9 @@ const FIRST_PROBES: u64 = 8;
 /// Most of these.
 const MAX_PROBES: u64 = 64;
 
+/// When nothing has opened among so many records, others are tried before it goes on.
+const MANY: u64 = 4096;
+
 /// One pass through a stream.
 pub(super) struct Scan<'a> {
     remote: &'a Remote,
@@ -29,6 +32,7 @@ pub(super) struct Scan<'a> {
     next: u64,
     tail: u64,
     findings: Findings,
+    has_checked_key: bool,
     progress: Progress,
 }
 
@@ -55,6 +59,7 @@ impl<'a> Scan<'a> {
             next: start,
             tail,
             findings: Findings::default(),
+            has_checked_key: false,
             progress,
         }
     }
@@ -137,6 +142,30 @@ impl<'a> Scan<'a> {
                 }
             }
             probes = MAX_PROBES.min(probes * 2);
+            self.check_key().await?;
+        }
+        Ok(())
+    }
+
+    /// Gives up where nothing opens at all: asking for millions of records one by one would take days and
+    /// tell no more.
+    async fn check_key(&mut self) -> Result<(), Failure> {
+        if self.has_checked_key || self.findings.unreadable.count < MANY {
+            return Ok(());
+        }
+        self.has_checked_key = true;
+        if self.findings.records > self.findings.unreadable.count {
+            return Ok(());
+        }
+        let (remote, next, left) = (self.remote, self.next, self.tail - self.next);
+        let asked = (0..MAX_PROBES).map(|probe| next + left / MAX_PROBES * probe);
+        let reads = asked.map(async |at| remote.read(ReadFrom::SeqNum(at), 1).await);
+        let is_closed = |read: &Result<_, _>| matches!(read, Err(ReadFault::Closed(_)));
+        if join_all(reads).await.iter().all(is_closed) {
+            return Err(remote.fault(format!(
+                "none of its first {MANY} records decrypts, nor any of {MAX_PROBES} others: is it the \
+                 stream's key?"
+            )));
         }
         Ok(())
     }
