@@ -9,9 +9,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use s2_api::v1::stream::proto::{AppendRecord, ReadBatch};
 use serde_json::{Value, json};
+use streamseal::{
+    crypto::{Cipher, Key, StreamCipher, Text},
+    stream::StreamPath,
+};
 
 use super::{OTHER_KEY, World, command, key, mixed, ran, record, with};
-use crate::harness::{AnyBody, KEY, Ran, frame, nudge, seal, until};
+use crate::harness::{AnyBody, BASIN, KEY, Ran, frame, nudge, seal, until};
 
 const CIPHER: &str = "aegis-256";
 
@@ -146,6 +150,43 @@ async fn what_does_not_decrypt_is_found_in_the_store() {
     assert!(text.out.contains("160: seq_num 41-199"), "{text:?}");
     assert!(!text.out.contains(super::SECRET), "{text:?}");
     assert!(text.failed().contains("records stored in clear: 1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn key_epochs_are_seen_in_the_store() {
+    let world = World::start(None).await;
+    let store = world.lite(&world.stack.lite, key()).await;
+    store.create("s").await;
+    let path: StreamPath = format!("{BASIN}/s").parse().unwrap();
+    let managed = |number: u64, epoch| {
+        let key = Key::from_bytes(OTHER_KEY);
+        let cipher = StreamCipher::of_epoch(Cipher::Aes256Gcm, &key, path.id(), epoch);
+        let mut arena = bytes::BytesMut::new();
+        let sealed = cipher.seal(Text::Encoded, &mut arena, |out| out.extend([0, 1, 2]));
+        AppendRecord {
+            headers: vec![],
+            body: sealed.unwrap().as_bytes().clone(),
+            ..record(number)
+        }
+    };
+    store
+        .append("s", (0..10).map(|at| managed(at, 1)).collect())
+        .await;
+    store
+        .append("s", (10..30).map(|at| managed(at, 2)).collect())
+        .await;
+    store
+        .append("s", (30..35).map(|at| sealed(KEY, at)).collect())
+        .await;
+    let (code, found) = report(world.verify(&store, "s"));
+    assert_eq!(code, 1, "{found}");
+    assert_eq!(ranges(&found, "unreadable"), [(0, 29)]);
+    assert_eq!(ranges(&found, "encrypted"), [(0, 9), (10, 29), (30, 34)]);
+    let layouts = &found["encrypted"]["ranges"];
+    assert_eq!(layouts[1]["key_epoch"], 2);
+    assert_eq!(layouts[2].get("key_epoch"), None);
+    let text = ran(world.verify(&store, "s")).out;
+    assert!(text.contains("10-29 (aes-256-gcm, key epoch 2)"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use s2_sdk::types::SequencedRecord;
 
 use crate::{
-    crypto::{Cipher, Key, OpenError, StreamCipher},
+    crypto::{self, Cipher, Key, OpenError, Opener, StreamCipher, layout_of},
     stream::StreamPath,
     wire::record::{Header, StoredBatch, StoredRecord},
 };
@@ -13,8 +13,8 @@ use crate::{
 pub(super) enum View {
     /// From an endpoint that opens them.
     Clear,
-    /// From the store itself: they are opened here.
-    Opened(Vec<StreamCipher>),
+    /// From the store itself: they are opened here, whichever cipher they say.
+    Opened(Vec<Opener>),
     /// From the store itself: they are only looked at.
     Stored,
 }
@@ -41,6 +41,9 @@ pub(super) enum Kind {
 pub(super) struct Layout {
     /// Spelled as in the configuration.
     cipher: &'static str,
+    /// The number of the stream's managed key; none for a key that clients or files bring.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_epoch: Option<u32>,
 }
 
 /// What was sealed in a record.
@@ -52,7 +55,7 @@ pub(super) struct Open {
 impl View {
     /// Opens records here, with this key.
     pub(super) fn opening(key: &Key, path: &StreamPath) -> Self {
-        let bind = |cipher| StreamCipher::new(cipher, key, path.id());
+        let bind = |cipher| Opener::one(StreamCipher::new(cipher, key, path.id()));
         Self::Opened(Cipher::ALL.into_iter().map(bind).collect())
     }
 
@@ -62,37 +65,46 @@ impl View {
         if stored.is_command() {
             return Kind::Command;
         }
-        let cipher = stored.looks_sealed();
-        match (self, cipher) {
-            (Self::Clear, cipher) => Kind::Clear {
-                looks_sealed: cipher.is_some(),
+        let layout = match stored.headers.as_slice() {
+            [] => layout_of(&stored.body),
+            _ => None,
+        };
+        match (self, layout) {
+            (Self::Clear, layout) => Kind::Clear {
+                looks_sealed: layout.is_some(),
             },
             (_, None) => Kind::Plain,
-            (Self::Stored, Some(cipher)) => Kind::Sealed(layout(cipher), None),
-            (Self::Opened(ciphers), Some(cipher)) => {
-                let ours = ciphers.iter().find(|ours| ours.cipher() == cipher);
-                match ours.map(|ours| open(stored, ours)) {
-                    Some(Ok(open)) => Kind::Sealed(layout(cipher), Some(open)),
-                    Some(Err(error)) => Kind::Closed(layout(cipher), reason(error)),
-                    None => Kind::Closed(layout(cipher), reason(OpenError::Format)),
+            (Self::Stored, Some(layout)) => Kind::Sealed(layout.into(), None),
+            (Self::Opened(openers), Some(layout)) => {
+                let ours = openers.iter().find(|ours| ours.cipher() == layout.cipher);
+                match ours
+                    .ok_or(OpenError::Format)
+                    .and_then(|ours| open(stored, ours))
+                {
+                    Ok(open) => Kind::Sealed(layout.into(), Some(open)),
+                    Err(error) => Kind::Closed(layout.into(), reason(error)),
                 }
             }
         }
     }
 }
 
-impl std::fmt::Display for Layout {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.cipher)
+impl From<crypto::Layout> for Layout {
+    fn from(layout: crypto::Layout) -> Self {
+        Self {
+            cipher: layout.cipher.as_str(),
+            key_epoch: layout.epoch,
+        }
     }
 }
 
-fn layout(cipher: Cipher) -> Layout {
-    Layout {
-        cipher: match cipher {
-            Cipher::Aegis256 => "aegis-256",
-            Cipher::Aes256Gcm => "aes-256-gcm",
-        },
+impl std::fmt::Display for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.cipher)?;
+        match self.key_epoch {
+            Some(epoch) => write!(f, ", key epoch {epoch}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -109,12 +121,12 @@ fn stored(record: &SequencedRecord) -> StoredRecord {
     }
 }
 
-fn open(stored: StoredRecord, cipher: &StreamCipher) -> Result<Open, OpenError> {
+fn open(stored: StoredRecord, opener: &Opener) -> Result<Open, OpenError> {
     let batch = StoredBatch {
         records: vec![stored],
         tail: None,
     };
-    let opened = batch.open(cipher)?.records.pop();
+    let opened = batch.open(opener)?.records.pop();
     let record = opened.ok_or(OpenError::Truncated)?.record;
     let headers = record
         .headers()
@@ -131,6 +143,8 @@ fn reason(error: OpenError) -> &'static str {
     match error {
         OpenError::Authentication => "another key, or damaged",
         OpenError::Format => "of another format",
+        OpenError::Epoch => "under a managed key, which only the proxy has",
+        OpenError::Shredded => "its key was shredded",
         OpenError::Truncated => "truncated",
         OpenError::HeadersInClear => "headers in clear",
         OpenError::Malformed => "malformed",
