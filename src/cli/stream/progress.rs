@@ -10,8 +10,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Time between two lines where there is no terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
-/// How the bar looks.
-const TEMPLATE: &str = "{prefix} [{bar:30}] {human_pos}/{human_len} records, {msg}, ETA {eta}";
+/// Time between two pictures of the bar.
+const BETWEEN_PICTURES: Duration = Duration::from_millis(100);
+/// How the bar looks; what does not fit the terminal is cut off at its end.
+const TEMPLATE: &str = "{prefix} [{bar:20}] {percent}%, ETA {eta}, {wide_msg}";
 
 /// Counts records and bytes, and says so on standard error.
 pub(super) struct Progress {
@@ -62,12 +64,13 @@ impl Progress {
     pub(super) fn add(&mut self, records: u64, bytes: u64) {
         self.records += records;
         self.bytes += bytes;
-        if let Some(bar) = &self.bar {
-            bar.set_message(self.volume());
-            bar.set_position(self.records);
-        } else if self.last.elapsed() >= BETWEEN_LINES {
+        let between = match self.bar {
+            Some(_) => BETWEEN_PICTURES,
+            None => BETWEEN_LINES,
+        };
+        if self.last.elapsed() >= between {
             self.last = Instant::now();
-            self.line();
+            self.show();
         }
     }
 
@@ -78,26 +81,29 @@ impl Progress {
         }
     }
 
-    fn line(&self) {
-        let (doing, records, total) = (self.doing, self.records, self.total);
-        let left = total
-            .saturating_sub(records)
-            .saturating_mul(self.elapsed_ms());
-        let left = Duration::from_millis(left / self.done().max(1)).as_secs();
-        let volume = self.volume();
+    fn show(&self) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(self.volume());
+            bar.set_position(self.records);
+            return;
+        }
+        let left = self.total.saturating_sub(self.records);
+        let left = left.saturating_mul(self.elapsed_ms()) / self.done().max(1);
+        let left = Duration::from_millis(left).as_secs();
+        let (doing, volume) = (self.doing, self.volume());
         // Nobody is left to tell if standard error is closed.
         let _ = writeln!(
             io::stderr().lock(),
-            "{doing}: {records} of {total} records, {volume}, about {left} s left"
+            "{doing}: {volume}, about {left} s left"
         );
     }
 
-    /// Bytes, and both rates.
+    /// Records, bytes, and both rates.
     fn volume(&self) -> String {
         let per_second = |amount: u64| amount.saturating_mul(1000) / self.elapsed_ms();
         let (bytes, rate) = (ByteSize(self.bytes), ByteSize(per_second(self.bytes)));
-        let records = per_second(self.done());
-        format!("{bytes}, {rate}/s, {records} records/s")
+        let (records, total, pace) = (self.records, self.total, per_second(self.done()));
+        format!("{records} of {total} records, {bytes}, {rate}/s, {pace} records/s")
     }
 
     /// Records of this run.

@@ -1,7 +1,11 @@
 //! Others at work on the same streams: a second copy, another producer, a source that grows.
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use serde_json::json;
+
 use super::{World, assert_same, key, ran, record, start, with};
-use crate::harness::{Ran, until};
+use crate::harness::{BASIN, Ran, until};
 
 fn ended(child: std::process::Child) -> Ran {
     let output = child.wait_with_output().unwrap();
@@ -87,4 +91,48 @@ async fn a_copy_that_is_wrong_in_its_middle_is_found_by_verifying() {
     to.append("to", wrong).await;
     let said = ran(with(world.migrate(&from, &to), ["--verify"])).failed();
     assert!(said.contains("seq_num 200 is not what"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_puts_its_own_time_on_records_is_caught_at_once() {
+    let world = World::start(None).await;
+    let (from, to) = (world.store().await, world.proxy(None).await);
+    from.fill((0..3000).map(record)).await;
+    to.create_as("to", &json!({ "timestamping": { "mode": "arrival" } }))
+        .await;
+    // It says that it took the configuration, and did not.
+    let config = to.config("to").await.to_string();
+    world.stack.lite.lie(move |seen| {
+        let body = Full::new(Bytes::from(config.clone()));
+        let body = body.map_err(|never| match never {}).boxed_unsync();
+        let answer = http::Response::builder().header("content-type", "application/json");
+        let is_change = seen.line.starts_with("PATCH") && seen.line.contains("/streams/to");
+        is_change.then(|| answer.body(body).unwrap())
+    });
+    let said = ran(world.migrate(&from, &to)).failed();
+    assert!(said.contains("did not keep the timestamps"), "{said}");
+    world.stack.lite.be_honest();
+    let said = ran(world.migrate(&from, &to)).failed();
+    assert!(said.contains("not those of"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_come_from_the_environment_as_s2s_own_tools_have_it() {
+    let world = World::start(Some("aegis-256")).await;
+    let to = world.proxy(key()).await;
+    to.fill((0..10).map(record)).await;
+    let verify = || {
+        let mut command = world.command();
+        command.args(["verify", &format!("s2://{BASIN}/from"), "--key-file"]);
+        command.arg(to.key_file.as_ref().unwrap());
+        command.env("S2_ACCOUNT_ENDPOINT", &to.url);
+        command
+    };
+    let mut both = verify();
+    both.env("S2_BASIN_ENDPOINT", &to.url);
+    let out = ran(both).ok();
+    assert!(out.contains("10, seq_num 0-9"), "{out}");
+    // Half of it is a mistake.
+    let one = ran(verify());
+    assert_eq!(one.code, 64, "{one:?}");
 }
