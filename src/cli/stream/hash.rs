@@ -105,7 +105,10 @@ mod tests {
         let trim = |point: u64| (Header::new("", "trim"), point.to_be_bytes());
         let (header, there) = trim(12);
         let (_, here) = trim(2);
-        let there = hash(&[(10, 1, &[], b"x"), (11, 2, &[header.clone()], &there)]);
+        let there = hash(&[
+            (10, 1, &[], b"x"),
+            (11, 2, std::slice::from_ref(&header), &there),
+        ]);
         let here = hash(&[(0, 1, &[], b"x"), (1, 2, &[header], &here)]);
         assert_eq!(there, here);
     }

@@ -121,7 +121,7 @@ async fn full_batches_and_the_largest_records_fit() {
     let record = |number: u64| {
         let mut record = super::record(number);
         // Up to what is left of 1 MiB once it is sealed.
-        let length = if number % 4 == 0 {
+        let length = if number.is_multiple_of(4) {
             (1 << 20) - 8 - 50
         } else {
             99_000

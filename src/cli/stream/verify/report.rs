@@ -1,6 +1,6 @@
 //! The report, for people and for programs.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -47,49 +47,55 @@ impl Report {
 
     /// For people: a line for each finding.
     pub(super) fn text(&self) -> String {
-        let mut text = String::new();
-        let mut line = |name: &str, value: &dyn Display| {
-            // Writing to a string does not fail.
-            let _ = writeln!(text, "{name:<12}{value}");
-        };
         let read = &self.read;
-        line("stream", &self.stream);
-        let cipher = self.cipher.as_deref().unwrap_or("none");
-        match self.is_opened_here {
-            true => line("cipher", &"none: encrypted records were decrypted here"),
-            false => line("cipher", &cipher),
-        }
-        let span = match (read.first, read.last) {
-            (Some(first), Some(last)) => format!(", seq_num {first}-{last}"),
-            _ => String::new(),
+        let well = match self.problems().as_slice() {
+            [] => "yes",
+            _ => "no",
         };
-        let (records, commands, tail) = (read.records, read.commands, self.tail);
-        line(
-            "records",
-            &format!("{records}{span}; {commands} commands; tail {tail}"),
-        );
-        line("unreadable", &listed(&read.unreadable, |why| why.reason));
-        line("missing", &listed(&read.gaps, |_| ""));
+        let mut lines = vec![
+            ("stream", self.stream.clone()),
+            ("cipher", self.cipher_text()),
+            ("records", self.span_text()),
+            ("unreadable", listed(&read.unreadable, |why| why.reason)),
+            ("missing", listed(&read.gaps, |_| "")),
+        ];
         if self.is_opened_here || self.stored.is_some() {
             let raw = self.raw();
-            line("in clear", &listed(&raw.plain, |_| ""));
-            line("encrypted", &listed(&raw.layouts, ToString::to_string));
+            lines.push(("in clear", listed(&raw.plain, |_| "")));
+            lines.push(("encrypted", listed(&raw.layouts, ToString::to_string)));
         }
         if self.is_raw() {
             let count = read.look_sealed;
-            line(
-                "note",
-                &format!("{count} records look encrypted; with --key-file they are decrypted"),
-            );
+            let note =
+                format!("{count} records look encrypted; with --key-file they are decrypted");
+            lines.push(("note", note));
         }
-        line("hash", &read.hash().as_deref().unwrap_or("none"));
-        let well = if self.problems().is_empty() {
-            "yes"
-        } else {
-            "no"
+        lines.push(("hash", read.hash().unwrap_or_else(|| "none".to_owned())));
+        lines.push(("all well", well.to_owned()));
+        let lines = lines
+            .iter()
+            .map(|(name, value)| format!("{name:<12}{value}\n"));
+        lines.collect()
+    }
+
+    fn cipher_text(&self) -> String {
+        match &self.cipher {
+            _ if self.is_opened_here => "none: encrypted records were decrypted here".to_owned(),
+            Some(cipher) => cipher.clone(),
+            None => "none".to_owned(),
+        }
+    }
+
+    fn span_text(&self) -> String {
+        let Findings {
+            records, commands, ..
+        } = self.read;
+        let span = match (self.read.first, self.read.last) {
+            (Some(first), Some(last)) => format!(", seq_num {first}-{last}"),
+            _ => String::new(),
         };
-        line("all well", &well);
-        text
+        let tail = self.tail;
+        format!("{records}{span}; {commands} commands; tail {tail}")
     }
 
     /// For programs: one JSON object on a line.
