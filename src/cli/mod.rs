@@ -27,6 +27,7 @@ mod quickstart;
 pub mod reload;
 pub mod serve;
 mod store;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -71,6 +72,9 @@ enum Command {
     /// Export, import, rebuild or change the config store; with --admin also one that a proxy runs on.
     #[command(subcommand)]
     Store(store::Command),
+    /// Copy a stream into another one, or check that everything in one decrypts.
+    #[command(subcommand)]
+    Stream(stream::Command),
     /// Run an S2 server in memory, the proxy in front of it, and a worked example.
     #[cfg(feature = "quickstart")]
     Quickstart(quickstart::Args),
@@ -147,6 +151,10 @@ fn run_with(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Command::Store(command) => {
             begin(args.log_format, None)?;
             store::run(command)
+        }
+        Command::Stream(command) => {
+            begin(args.log_format, None)?;
+            stream::run(command)
         }
         Command::Serve(file) => {
             begin(args.log_format, None)?;
