@@ -298,6 +298,14 @@ pub enum Change {
         /// The new entry; `None` removes it.
         entry: Option<ProjectEntry>,
     },
+    /// Nothing: the other changes are made only if the entry of a project is still this one. What was decided
+    /// by its master key goes together with it.
+    SameProject {
+        /// Whose.
+        name: ProjectName,
+        /// The revision the others were decided on.
+        expected: Revision,
+    },
     /// A stream's entry.
     Stream {
         /// Whose.

@@ -56,6 +56,7 @@ impl Registry {
     pub async fn revert_deletion(&self, path: &StreamPath, doomed: Doomed) -> Result<(), Error> {
         let Some(entry) = doomed else { return Ok(()) };
         let found = self.store.stream(path).await?;
+        let entry = reverted(entry, found.entry.as_deref());
         self.record(path, found.revision, Some(entry)).await
     }
 
@@ -122,8 +123,9 @@ impl Registry {
             changes.push(basin_change(basin, revision, (*entry).clone()));
         }
         for (path, entry) in doomed.streams {
-            let revision = self.store.stream(&path).await?.revision;
-            changes.push(stream_change(&path, revision, Some(entry)));
+            let found = self.store.stream(&path).await?;
+            let entry = reverted(entry, found.entry.as_deref());
+            changes.push(stream_change(&path, found.revision, Some(entry)));
         }
         self.commit(changes).await
     }
@@ -156,6 +158,18 @@ fn marked(entry: &StreamEntry) -> Option<StreamEntry> {
             ..entry.clone()
         }),
         StreamState::Creating { .. } | StreamState::Deleting(_) => None,
+    }
+}
+
+/// What a stream's entry is without the mark. Nothing but the state is of before: its keys may have been
+/// wrapped anew since, or shredded.
+fn reverted(before: StreamEntry, now: Option<&StreamEntry>) -> StreamEntry {
+    match now {
+        Some(now) => StreamEntry {
+            state: before.state,
+            ..now.clone()
+        },
+        None => before,
     }
 }
 

@@ -171,6 +171,10 @@ impl File {
                     let row = (PROJECTS, name.as_str());
                     self.write(&txn, &mut ledger, row, *expected, entry.as_ref())?;
                 }
+                Change::SameProject { name, expected } => {
+                    let row = (PROJECTS, name.as_str());
+                    self.expect::<ProjectEntry>(&txn, row, *expected)?;
+                }
                 Change::Stream {
                     path,
                     expected,
@@ -214,6 +218,24 @@ impl File {
         Error::Storage {
             path: self.path.clone(),
             source: source.into(),
+        }
+    }
+
+    /// Makes sure that a row is still at `expected`.
+    fn expect<T: DeserializeOwned>(
+        &self,
+        txn: &WriteTransaction,
+        (table, name): (Table, &str),
+        expected: Revision,
+    ) -> Result<(), Error> {
+        let rows = txn.open_table(table).map_err(|e| self.storage(e))?;
+        let found = match rows.get(name).map_err(|e| self.storage(e))? {
+            Some(row) => place(&table, name).read::<T>(&self.key, row.value())?.0,
+            None => Revision::NONE,
+        };
+        match found == expected {
+            true => Ok(()),
+            false => Err(Error::Conflict(name.to_owned())),
         }
     }
 

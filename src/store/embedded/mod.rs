@@ -374,6 +374,7 @@ impl Inner {
                 Change::Project { name, .. } => {
                     self.projects.remove(name);
                 }
+                Change::SameProject { .. } => {}
                 Change::Stream { path, .. } => {
                     self.streams.remove(path);
                 }
@@ -394,6 +395,7 @@ impl Inner {
                     expected,
                     entry,
                 } => self.projects.insert(name, written(expected, entry)),
+                Change::SameProject { .. } => {}
                 Change::Stream {
                     path,
                     expected,

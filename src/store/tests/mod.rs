@@ -266,3 +266,41 @@ async fn a_store_of_the_first_format_is_brought_up_to_date() {
     let error = Embedded::open(&keyed(&dir, 1)).err().unwrap();
     assert!(matches!(error, Error::NotKeyed(_)), "{error}");
 }
+
+#[tokio::test]
+async fn a_change_that_goes_with_a_project_is_made_only_while_that_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Embedded::open(&config(&dir)).unwrap();
+    let name: crate::project::ProjectName = "payments".parse().unwrap();
+    let same = |expected| Change::SameProject {
+        name: name.clone(),
+        expected,
+    };
+    let project = |expected| Change::Project {
+        name: name.clone(),
+        expected,
+        entry: Some(ProjectEntry {
+            mk_epoch: 1,
+            mk_commit: crate::crypto::Digest::from_bytes([1; 32]),
+            rotation: None,
+            api_keys: Vec::new(),
+            seen_at: 0,
+        }),
+    };
+    store.commit(vec![project(Revision::NONE)]).await.unwrap();
+    let first = store.project(&name).await.unwrap().revision;
+    let changes = vec![same(first), put("a", Revision::NONE)];
+    store.commit(changes).await.unwrap();
+    // Nothing of the project changed by that.
+    assert_eq!(store.project(&name).await.unwrap().revision, first);
+    store.commit(vec![project(first)]).await.unwrap();
+    for changes in [
+        vec![same(first), put("b", Revision::NONE)],
+        vec![put("b", Revision::NONE), same(first)],
+        vec![put("b", Revision::NONE), same(Revision::NONE)],
+    ] {
+        let error = store.commit(changes).await.unwrap_err();
+        assert!(matches!(error, Error::Conflict(_)), "{error}");
+        assert_eq!(store.stream(&path("b")).await.unwrap().entry, None);
+    }
+}
