@@ -9,6 +9,7 @@ mod exchange;
 mod failures;
 mod forward;
 pub mod gate;
+pub mod managed;
 mod peer;
 pub mod projects;
 pub mod query;

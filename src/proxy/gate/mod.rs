@@ -1,5 +1,6 @@
 //! Who comes in with an API key: what the key is of, and what it may be used for.
 
+mod links;
 mod refusal;
 
 use std::{fmt, sync::Arc};

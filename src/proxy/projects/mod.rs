@@ -92,7 +92,7 @@ impl Proxy {
 }
 
 /// What an API key is called: 48 random bits, so that no two of a project ever are alike.
-fn fresh_id() -> String {
+pub(super) fn fresh_id() -> String {
     let random: [u8; 6] = rand::random();
     let digits = random.iter().map(|byte| format!("{byte:02x}"));
     format!("key-{}", digits.collect::<String>())
