@@ -35,6 +35,7 @@ use self::{
     control::{Control, ControlCall},
     exchange::Exchange,
     gate::{Gate, Pass},
+    projects::Keyring,
     registry::{Access, Lookup, Purpose, Registry, SealedStream},
     respond::Asked,
     route::Route,
@@ -70,6 +71,8 @@ pub struct Proxy {
     rotate_after: RotateAfter,
     /// Checks API keys, when they are what clients come in with.
     gate: Option<Gate>,
+    /// The projects' API keys.
+    keyring: Keyring,
     store: Arc<dyn Store>,
     upstream: Upstream,
     basin_domain: String,
@@ -116,6 +119,7 @@ impl Proxy {
         let store = parts.store;
         Self {
             gate: parts.takes_api_keys.then(|| Gate::new(Arc::clone(&store))),
+            keyring: Keyring::new(Arc::clone(&store)),
             rotate_after: parts.rotate_after,
             store: Arc::clone(&store),
             registry: Arc::new(Registry::new(store, parts.rules, parts.unknown_streams)),

@@ -4,10 +4,13 @@
 mod access;
 mod answer;
 mod api;
+mod apikeys;
 mod certificates;
 mod config;
 mod export;
+mod keyed;
 mod page;
+mod projects;
 mod query;
 mod ready;
 mod status;
@@ -161,6 +164,12 @@ impl Handler for Admin {
 impl Admin {
     async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let path = request.uri().path();
+        if keyed::takes_api_key(path) {
+            return match self.access.check_keyed(&request, &peer) {
+                Ok(()) => self.keyed(request).await,
+                Err(denied) => deny(denied),
+            };
+        }
         if path.starts_with("/api/") {
             return match self.access.check(&request, &peer) {
                 Ok(()) => self.call(request).await,
@@ -202,6 +211,9 @@ impl Admin {
             "/api/errors" if reads => self.errors(),
             "/api/store/export" if *request.method() == Method::GET => self.export().await,
             "/api/streams/unpin" if posts => self.unpin(request).await,
+            "/api/projects" if reads => self.projects().await,
+            "/api/projects" if posts => self.create_project(request).await,
+            "/api/projects" => return wrong_method("GET, HEAD, POST"),
             "/api/streams/unpin" => return wrong_method("POST"),
             "/api/store/export" => return wrong_method("GET"),
             "/api/status" | "/api/basins" | "/api/streams" | "/api/errors" => {
@@ -217,16 +229,23 @@ fn deny(denied: Denied) -> Response<Body> {
     let status = match denied {
         Denied::NoToken => StatusCode::UNAUTHORIZED,
         Denied::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Denied::NotLocal | Denied::ForeignHost | Denied::CrossSite => StatusCode::FORBIDDEN,
+        Denied::NotLocal | Denied::ForeignHost | Denied::KeyFromElsewhere | Denied::CrossSite => {
+            StatusCode::FORBIDDEN
+        }
     };
     let mut response = answer::error(status, "permission_denied", &denied.to_string());
     if denied == Denied::NoToken {
-        let challenge = HeaderValue::from_static("Bearer");
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, challenge);
+        challenge(&mut response);
     }
     response
+}
+
+/// Says that a token, or an API key, is asked for.
+fn challenge(response: &mut Response<Body>) {
+    let bearer = HeaderValue::from_static("Bearer");
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, bearer);
 }
 
 fn not_found() -> Response<Body> {

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{
-    MasterChange, MasterError, Stopped, Tell,
-    begin::{is_still_good, may_manage},
-};
+use super::{MasterChange, Stopped, Tell};
 use crate::{
     clock,
-    proxy::{Error, gate::Pass, registry::Registry},
+    proxy::{
+        Error,
+        gate::Pass,
+        projects::{ProjectError, rules},
+        registry::Registry,
+    },
     store::{self, ApiKeyState, Change, ProjectEntry},
 };
 
@@ -28,24 +30,24 @@ impl MasterChange {
     /// begins one.
     ///
     /// # Errors
-    /// [`MasterError`]; nothing has changed then.
+    /// [`ProjectError`]; nothing has changed then.
     pub(in crate::proxy) async fn resume(
         registry: &Arc<Registry>,
-        pass: &Pass,
+        pass: &Arc<Pass>,
         mk_epoch: u32,
-    ) -> Result<Left, MasterError> {
-        may_manage(pass)?;
+    ) -> Result<Left, ProjectError> {
         let found = registry.project(&pass.project.name).await?;
-        let entry = found.entry.ok_or(MasterError::NoProject)?;
+        let entry = found.entry.ok_or(ProjectError::Unknown)?;
+        rules::authorise(&entry, pass, entry.now(clock::now_ms()))?;
         if pass.master()?.epoch != mk_epoch {
-            return Err(MasterError::OldKey);
+            return Err(ProjectError::OldKey);
         }
         match &entry.rotation {
             Some(next) if next.mk_epoch == mk_epoch => {
                 Ok(Left::Change(Box::new(Self::by(registry, pass, &entry)?)))
             }
             None if entry.mk_epoch == mk_epoch => Ok(Left::Nothing(ended(mk_epoch))),
-            Some(_) | None => Err(MasterError::NotUnderWay(mk_epoch)),
+            Some(_) | None => Err(ProjectError::NotUnderWay(mk_epoch)),
         }
     }
 
@@ -54,7 +56,7 @@ impl MasterChange {
     ///
     /// # Errors
     /// The config store fails; the change may have ended or not, and asking again tells.
-    pub async fn finish(&self, tell: &mut Tell<'_>) -> Result<Option<Stopped>, Error> {
+    pub async fn finish(&self, tell: &mut Tell<'_>) -> Result<Option<Stopped>, ProjectError> {
         match self.rewrap(tell).await? {
             Some(Stopped { done: true, .. }) => self.end().await.map(Some),
             stopped => Ok(stopped),
@@ -63,13 +65,13 @@ impl MasterChange {
 
     /// Forgets the old master key. Every data key is wrapped in the next one, and the API key of whoever asks
     /// leads to that one.
-    async fn end(&self) -> Result<Stopped, Error> {
-        let name = &self.project.name;
+    async fn end(&self) -> Result<Stopped, ProjectError> {
+        let name = &self.by.project.name;
         let mk_epoch = self.next.epoch;
         for _ in 0..MAX_ROUNDS {
             let found = self.registry.project(name).await?;
             let Some(entry) = found.entry.as_deref() else {
-                return Err(Error::NoMasterKey);
+                return Err(ProjectError::Unknown);
             };
             let Some(entry) = self.without_old(entry)? else {
                 // Another request for the same was faster.
@@ -86,21 +88,21 @@ impl MasterChange {
                     return Ok(ended(mk_epoch));
                 }
                 Err(Error::Store(store::Error::Conflict(_))) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(Error::Busy)
+        Err(ProjectError::Conflict)
     }
 
     /// The project's entry after the end; `None` when the change is not under way any more.
-    fn without_old(&self, entry: &ProjectEntry) -> Result<Option<ProjectEntry>, Error> {
+    fn without_old(&self, entry: &ProjectEntry) -> Result<Option<ProjectEntry>, ProjectError> {
         let next = entry.rotation.as_ref();
         let Some(next) = next.filter(|next| next.mk_epoch == self.next.epoch) else {
             return Ok(None);
         };
         let now = entry.now(clock::now_ms());
         // Or there might be none left that is good.
-        is_still_good(entry, &self.key_id, now)?;
+        rules::authorise(entry, &self.by, now)?;
         let mut api_keys = entry.api_keys.clone();
         for key in &mut api_keys {
             if key.mk_epoch != next.mk_epoch && !matches!(key.state, ApiKeyState::Revoked { .. }) {

@@ -16,7 +16,6 @@
 //! chosen by ([`Change::SameProject`]), so that none is wrapped in the old one after the beginning is committed. A
 //! pass that begins after that, and finds none, has seen them all.
 
-mod begin;
 mod end;
 mod rewrap;
 
@@ -29,47 +28,15 @@ use self::rewrap::{Rewrap, Rewrapped};
 use super::super::{
     Error, Proxy,
     gate::{Master, Pass},
-    projects::Issued,
+    projects::{Issued, Keyring, ProjectError},
     registry::Registry,
 };
+use crate::store;
 #[cfg(doc)]
 use crate::store::Change;
-use crate::{keys::Project, store};
 
 /// Passes over all streams before it gives up: two are enough unless others write all the time.
 const MAX_PASSES: usize = 16;
-
-/// Why the master key does not change.
-#[derive(Debug, thiserror::Error)]
-pub enum MasterError {
-    /// The API key does not allow it, or holds no master key; or the config store fails.
-    #[error(transparent)]
-    Refused(#[from] Error),
-    /// The project has no entry any more.
-    #[error("the project has no master key: make it with `streamseal project create`")]
-    NoProject,
-    /// The last number is taken.
-    #[error("the project had as many master keys as it can have")]
-    Exhausted,
-    /// The end was asked for with an API key of the old master key.
-    #[error(
-        "the change of the master key ends only with an API key of the next one: it proves that there is one \
-         when the old ones stop"
-    )]
-    OldKey,
-    /// The end of a change was asked for that is not under way.
-    #[error("no change to master key {0} is under way")]
-    NotUnderWay(u32),
-    /// The system has no randomness to give.
-    #[error("no randomness: {0}")]
-    Random(#[from] rand::rngs::SysError),
-}
-
-impl From<store::Error> for MasterError {
-    fn from(error: store::Error) -> Self {
-        Self::Refused(error.into())
-    }
-}
 
 /// What becomes of a change of the master key, for whoever asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -117,26 +84,36 @@ pub type Tell<'a> = dyn FnMut(Progress) -> futures_util::future::BoxFuture<'a, b
 /// A change of the master key that is under way, and the keys for it.
 pub struct MasterChange {
     registry: Arc<Registry>,
-    project: Arc<Project>,
     old: Master,
     next: Master,
-    /// The id of the API key of whoever asks.
-    key_id: String,
+    /// Whoever asks.
+    by: Arc<Pass>,
 }
 
 impl MasterChange {
     /// The change that a project's entry says is under way, by the keys that `pass` leads to.
     fn by(
         registry: &Arc<Registry>,
-        pass: &Pass,
+        pass: &Arc<Pass>,
         entry: &store::ProjectEntry,
     ) -> Result<Self, Error> {
         Ok(Self {
             registry: Arc::clone(registry),
-            project: Arc::clone(&pass.project),
             old: pass.master_at(entry.mk_epoch, entry)?,
             next: pass.newest(entry)?,
-            key_id: pass.key_id.clone(),
+            by: Arc::clone(pass),
+        })
+    }
+
+    async fn begin(
+        registry: &Arc<Registry>,
+        keyring: &Keyring,
+        pass: &Arc<Pass>,
+    ) -> Result<Begun, ProjectError> {
+        let (entry, issued) = keyring.next_master(pass).await?;
+        Ok(Begun {
+            change: Self::by(registry, pass, &entry)?,
+            issued,
         })
     }
 
@@ -184,21 +161,21 @@ impl Proxy {
     /// makes an API key of the next master key, with the scopes of the one that was presented.
     ///
     /// # Errors
-    /// [`MasterError`]; nothing has changed then.
-    pub async fn begin_master_change(&self, pass: &Pass) -> Result<Begun, MasterError> {
-        MasterChange::begin(&self.registry, pass).await
+    /// [`ProjectError`]; nothing has changed then.
+    pub async fn begin_master_change(&self, pass: &Arc<Pass>) -> Result<Begun, ProjectError> {
+        MasterChange::begin(&self.registry, &self.keyring, pass).await
     }
 
     /// The change to master key `mk_epoch`, to be brought to its end with an API key of that master key. Never
     /// begins one.
     ///
     /// # Errors
-    /// [`MasterError`]; nothing has changed then.
+    /// [`ProjectError`]; nothing has changed then.
     pub async fn resume_master_change(
         &self,
-        pass: &Pass,
+        pass: &Arc<Pass>,
         mk_epoch: u32,
-    ) -> Result<Left, MasterError> {
+    ) -> Result<Left, ProjectError> {
         MasterChange::resume(&self.registry, pass, mk_epoch).await
     }
 }

@@ -222,9 +222,7 @@ impl<'a> Rewrap<'a> {
         epoch: u32,
         wrapped: &Wrapped,
     ) -> Result<WrappedKey, String> {
-        let MasterChange {
-            project, old, next, ..
-        } = self.change;
+        let MasterChange { by, old, next, .. } = self.change;
         if epoch != old.epoch {
             return Err(format!(
                 "it is wrapped in master key {epoch}, which is neither the old one nor the next"
@@ -232,7 +230,7 @@ impl<'a> Rewrap<'a> {
         }
         let stream = path.id();
         let place = DekPlace {
-            project: project.name.as_str(),
+            project: by.project.name.as_str(),
             stream: &stream,
             epoch: key.epoch,
         };
@@ -244,7 +242,7 @@ impl<'a> Rewrap<'a> {
 
     /// How many keys of a stream of the project are not wrapped in the next master key.
     fn stale(&self, data_keys: &DataKeys) -> u64 {
-        if data_keys.holder != Holder::Project(self.change.project.name.clone()) {
+        if data_keys.holder != Holder::Project(self.change.by.project.name.clone()) {
             return 0;
         }
         let stale = data_keys.keys.iter().filter_map(|key| self.is_stale(key));

@@ -13,7 +13,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, header};
 
-use super::{Left, Master, MasterChange, MasterError, Pass, Progress, Registry, Stopped};
+use super::{Keyring, Left, Master, MasterChange, Pass, Progress, ProjectError, Registry, Stopped};
 use crate::{
     crypto::{ApiKey, Cipher, Dek, DekPlace, Digest, Key, MasterKey, Wrapped},
     keys::{ProjectRule, Projects},
@@ -118,6 +118,7 @@ struct World {
     store: Arc<Faulty>,
     registry: Arc<Registry>,
     gate: Gate,
+    keyring: Keyring,
     projects: Projects,
 }
 
@@ -155,6 +156,7 @@ impl World {
         );
         Self {
             registry: Arc::new(registry),
+            keyring: Keyring::new(Arc::clone(&as_store)),
             gate: Gate::new(as_store),
             projects: Projects::compile(&[rule]).unwrap(),
             store,
@@ -209,11 +211,14 @@ impl World {
         (key.to_text().to_string(), deks)
     }
 
-    async fn pass(&self, api_key: &str) -> Result<Pass, super::super::super::Error> {
+    async fn pass(&self, api_key: &str) -> Result<Arc<Pass>, super::super::super::Error> {
         let mut headers = HeaderMap::new();
         let value = HeaderValue::from_str(&format!("Bearer {api_key}")).unwrap();
         headers.insert(header::AUTHORIZATION, value);
-        self.gate.admit(&self.projects, &headers).await
+        self.gate
+            .admit(&self.projects, &headers)
+            .await
+            .map(Arc::new)
     }
 
     async fn entry(&self) -> Arc<ProjectEntry> {
@@ -221,13 +226,14 @@ impl World {
     }
 
     /// Begins or joins, and wraps everything. Returns the API key that came with it.
-    async fn begin(&self, api_key: &str) -> Result<(String, Option<Stopped>), MasterError> {
-        let begun = MasterChange::begin(&self.registry, &self.pass(api_key).await?).await?;
+    async fn begin(&self, api_key: &str) -> Result<(String, Option<Stopped>), ProjectError> {
+        let begun =
+            MasterChange::begin(&self.registry, &self.keyring, &self.pass(api_key).await?).await?;
         let stopped = begun.change.rewrap(&mut reader()).await?;
         Ok((begun.issued.api_key.to_string(), stopped))
     }
 
-    async fn finish(&self, api_key: &str, mk_epoch: u32) -> Result<Option<Stopped>, MasterError> {
+    async fn finish(&self, api_key: &str, mk_epoch: u32) -> Result<Option<Stopped>, ProjectError> {
         let pass = self.pass(api_key).await?;
         match MasterChange::resume(&self.registry, &pass, mk_epoch).await? {
             Left::Change(change) => Ok(change.finish(&mut reader()).await?),
@@ -344,7 +350,7 @@ fn reader<'a>() -> impl FnMut(Progress) -> BoxFuture<'a, bool> + Send + 'a {
     |_| Box::pin(async { true })
 }
 
-fn refused(result: Result<impl Sized, MasterError>) -> String {
+fn refused(result: Result<impl Sized, ProjectError>) -> String {
     result.err().unwrap().to_string()
 }
 
@@ -353,9 +359,13 @@ async fn everything_opens_with_old_and_new_keys_until_the_old_ones_end() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::sound(dir.path());
     let (old, mut deks) = world.fill().await;
-    let begun = MasterChange::begin(&world.registry, &world.pass(&old).await.unwrap())
-        .await
-        .unwrap();
+    let begun = MasterChange::begin(
+        &world.registry,
+        &world.keyring,
+        &world.pass(&old).await.unwrap(),
+    )
+    .await
+    .unwrap();
     let new = begun.issued.api_key.to_string();
     assert_eq!((begun.issued.mk_epoch, begun.change.mk_epoch()), (2, 2));
     for key in [&old, &new] {
@@ -420,7 +430,7 @@ async fn broken_off(left: i64, fails: Fails, resumes_with_new: bool) -> bool {
         let world = World::open(dir.path(), left, fails);
         async {
             let pass = world.pass(&old).await?;
-            let begun = MasterChange::begin(&world.registry, &pass).await?;
+            let begun = MasterChange::begin(&world.registry, &world.keyring, &pass).await?;
             keys.push(begun.issued.api_key.to_string());
             begun.change.rewrap(&mut reader()).await?;
             world.finish(&keys[1], 2).await
@@ -517,9 +527,13 @@ async fn streams_that_are_written_to_all_the_time_lose_nothing() {
     let world = World::sound(dir.path());
     let (old, mut deks) = world.fill().await;
     let path: StreamPath = "basin-of-a/stream-0".parse().unwrap();
-    let begun = MasterChange::begin(&world.registry, &world.pass(&old).await.unwrap())
-        .await
-        .unwrap();
+    let begun = MasterChange::begin(
+        &world.registry,
+        &world.keyring,
+        &world.pass(&old).await.unwrap(),
+    )
+    .await
+    .unwrap();
     // Counts what it seals as fast as it can, and gets a third data key in the middle.
     let writer = async {
         let entry = world.entry().await;
@@ -673,7 +687,7 @@ async fn the_end_takes_an_api_key_of_the_next_master_key() {
     };
     world.store.commit(vec![revoke]).await.unwrap();
     let error = change.finish(&mut reader()).await.unwrap_err();
-    assert_eq!(error.code().as_str(), "authn");
+    assert_eq!(error.to_string(), "access token is not valid");
     world.opens(&old, &deks).await;
 }
 
@@ -682,17 +696,25 @@ async fn without_the_scope_or_a_number_nothing_begins() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::sound(dir.path());
     let (old, _) = world.fill().await;
-    let mut pass = world.pass(&old).await.unwrap();
-    pass.scopes = [Scope::Append, Scope::Read].into_iter().collect();
+    let project = world.store.project(&name()).await.unwrap();
+    let mut entry = (*project.entry.unwrap()).clone();
+    entry.api_keys[0].scopes = [Scope::Append, Scope::Read].into_iter().collect();
+    let write = Change::Project {
+        name: name(),
+        expected: project.revision,
+        entry: Some(entry),
+    };
+    world.store.commit(vec![write]).await.unwrap();
+    let pass = world.pass(&old).await.unwrap();
     for result in [
-        MasterChange::begin(&world.registry, &pass)
+        MasterChange::begin(&world.registry, &world.keyring, &pass)
             .await
             .map(|_| ()),
         MasterChange::resume(&world.registry, &pass, 1)
             .await
             .map(|_| ()),
     ] {
-        assert!(refused(result).contains("does not allow to manage keys"));
+        assert!(refused(result).contains("access token is not valid"));
     }
     let project = world.store.project(&name()).await.unwrap();
     let mut entry = (*project.entry.unwrap()).clone();
@@ -702,6 +724,7 @@ async fn without_the_scope_or_a_number_nothing_begins() {
     let (key, credentials) = ApiKey::issue(pepper.pepper(), PROJECT, last, &master.key).unwrap();
     entry.mk_epoch = last;
     entry.mk_commit = master.key.commit(PROJECT, last);
+    entry.api_keys[0].scopes = Scopes::all();
     entry.api_keys[0].mk_epoch = last;
     entry.api_keys[0].lookup = credentials.lookup;
     entry.api_keys[0].verify = credentials.verify;
@@ -724,7 +747,9 @@ async fn what_nobody_reads_does_not_end() {
     let world = World::sound(dir.path());
     let (old, deks) = world.fill().await;
     let pass = world.pass(&old).await.unwrap();
-    let begun = MasterChange::begin(&world.registry, &pass).await.unwrap();
+    let begun = MasterChange::begin(&world.registry, &world.keyring, &pass)
+        .await
+        .unwrap();
     let mut gone = |_| -> BoxFuture<'_, bool> { Box::pin(async { false }) };
     assert_eq!(begun.change.finish(&mut gone).await.unwrap(), None);
     assert!(world.entry().await.rotation.is_some());
