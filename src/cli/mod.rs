@@ -16,17 +16,21 @@ use crate::{
     telemetry::{self, LogFormat},
 };
 
+mod apikey;
 mod check_config;
 mod effective;
 mod init;
 mod keygen;
 pub mod notify;
 mod open;
+mod project;
 #[cfg(feature = "quickstart")]
 mod quickstart;
 pub mod reload;
+mod remote;
 pub mod serve;
 mod store;
+mod table;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -71,6 +75,12 @@ enum Command {
     /// Export, import, rebuild or change the config store; with --admin also one that a proxy runs on.
     #[command(subcommand)]
     Store(store::Command),
+    /// Create or list projects, through the admin listener of a running proxy.
+    #[command(subcommand)]
+    Project(project::Command),
+    /// Make, list, rotate or revoke a project's API keys, through the admin listener of a running proxy.
+    #[command(subcommand)]
+    Apikey(apikey::Command),
     /// Run an S2 server in memory, the proxy in front of it, and a worked example.
     #[cfg(feature = "quickstart")]
     Quickstart(quickstart::Args),
@@ -148,6 +158,14 @@ fn run_with(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
             begin(args.log_format, None)?;
             store::run(command)
         }
+        Command::Project(command) => {
+            begin(args.log_format, None)?;
+            block_on(project::run(command))
+        }
+        Command::Apikey(command) => {
+            begin(args.log_format, None)?;
+            block_on(apikey::run(command))
+        }
         Command::Serve(file) => {
             begin(args.log_format, None)?;
             let config = load(&file)?;
@@ -170,6 +188,14 @@ fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// Says `text` on standard error, beside what standard output is for.
+fn tell(text: &str) {
+    for line in text.lines() {
+        // What matters was said on standard output.
+        let _ = writeln!(io::stderr().lock(), "{}", telemetry::printable(line));
+    }
 }
 
 fn load(file: &ConfigFile) -> Result<Config, Failure> {

@@ -51,7 +51,7 @@ impl Keyring {
     }
 
     /// Puts the row of before back if a stream got a data key under the old master key while it was replaced.
-    async fn or_back(
+    pub(super) async fn or_back(
         &self,
         name: &ProjectName,
         issued: &Issued,

@@ -40,8 +40,8 @@ pub(super) enum Denied {
     )]
     ForeignHost,
     #[error(
-        "calls with an API key are taken only from this host, reached as localhost or by a loopback address: \
-         the admin listener speaks plain HTTP, and the API key holds the project's master key"
+        "API keys are taken and given out only on this host, reached as localhost or by a loopback address: the \
+         admin listener speaks plain HTTP, and an API key holds the project's master key"
     )]
     KeyFromElsewhere,
     #[error("the admin API takes no requests that another site's page makes")]
@@ -83,8 +83,8 @@ impl Access {
         no_other_site(request, host.as_ref())
     }
 
-    /// Whether this request may use what an API key is asked for instead of the token: only from this host,
-    /// wherever the listener is.
+    /// Whether a request may bring an API key in place of the token, or be answered with one: only from this
+    /// host, wherever the listener is.
     ///
     /// # Errors
     /// Why not.

@@ -171,7 +171,12 @@ impl Admin {
             };
         }
         if path.starts_with("/api/") {
-            return match self.access.check(&request, &peer) {
+            let shows_key = projects::shows_api_key(&request);
+            let here = match shows_key {
+                true => self.access.check_keyed(&request, &peer),
+                false => Ok(()),
+            };
+            return match self.access.check(&request, &peer).and(here) {
                 Ok(()) => self.call(request).await,
                 Err(denied) => deny(denied),
             };
