@@ -98,6 +98,15 @@ impl<S: Store> Store for Measured<S> {
         })
     }
 
+    fn erase(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let call = self.call(StoreOperation::Erase);
+            let erased = measured(call, self.store.erase(changes)).await;
+            self.weigh();
+            erased
+        })
+    }
+
     fn holdings(&self) -> Holdings {
         self.store.holdings()
     }

@@ -208,6 +208,20 @@ pub enum Error {
         /// What the database said.
         source: redb::Error,
     },
+    /// What was removed may still be on the disk.
+    #[error(
+        "config store {path}: what was removed from it may still be on the disk: {reason}; free or repair the \
+         disk and try again; the store does not open again before it is erased"
+    )]
+    Unerased {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The file was written anew, and the one that was being read is gone.
+    #[error("config store {0} was written anew meanwhile, to erase a key: try again")]
+    Rewritten(PathBuf),
     /// The file failed a moment ago and is tried again soon.
     #[error("config store {0} failed a moment ago; check the disk")]
     Failed(PathBuf),
@@ -364,6 +378,19 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`Error::Conflict`] when one entry is no longer at the revision its change expects.
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Makes all changes durably, or none, and then makes sure that nothing of what they replaced or removed
+    /// is kept anywhere: the store is written anew without it, and the old copy is zeroed. Others wait for it,
+    /// and exports under way fail. Without changes it brings an earlier erasing to its end, if one is pending.
+    ///
+    /// That holds for the store's own files. What a backup, a snapshot of the disk, or the disk itself below its
+    /// file system keeps is out of its reach.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] as [`Store::commit`], and nothing is changed. [`Error::Unerased`] when the changes were
+    /// made, but what they left may still be there: the next call, or the next time the store is opened, goes on
+    /// with it before anything else. After any other error it is not known whether the changes were made.
+    fn erase(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>>;
 
     /// How much it held after its last change. Costs no I/O.
     fn holdings(&self) -> Holdings;

@@ -144,6 +144,8 @@ label! {
         StreamsOf = "streams_of",
         /// A change.
         Commit = "commit",
+        /// A change that leaves nothing of what was before.
+        Erase = "erase",
     }
 }
 

@@ -1,16 +1,9 @@
 //! The export: one moment of the whole store as lines of JSON, written while others go on using it. The
 //! lines are drawn in [`super::transfer`].
 
-use std::{
-    io::Write,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{io::Write, path::PathBuf, sync::Arc};
 
-use redb::{ReadTransaction, ReadableDatabase as _, ReadableTable as _};
+use redb::{ReadTransaction, ReadableDatabase as _};
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -18,6 +11,7 @@ use super::{
     file::{BASINS, File, META, STREAMS, Table, place},
     ledger::STORE_ID_BYTES,
     open::storage,
+    readers::Readers,
     transfer::{BasinLine, EXPORT, End, Head, Line, StreamLine},
 };
 use crate::{
@@ -32,8 +26,7 @@ pub(super) struct Snapshot {
     key: Arc<StoreKey>,
     store_id: [u8; STORE_ID_BYTES],
     generation: u64,
-    /// Whether the file is still the one in use. One that failed is opened anew only when nobody reads it.
-    is_open: Arc<AtomicBool>,
+    readers: Arc<Readers>,
 }
 
 impl Embedded {
@@ -58,7 +51,7 @@ impl File {
             key: Arc::clone(&self.key),
             store_id: self.store_id,
             generation,
-            is_open: Arc::clone(&self.is_open),
+            readers: Arc::clone(&self.readers),
         })
     }
 }
@@ -119,16 +112,26 @@ impl Snapshot {
         table: Table,
         mut each: impl FnMut(String, Revision, T) -> Result<(), ExportError>,
     ) -> Result<u64, ExportError> {
-        let rows = self.txn.open_table(table);
-        let rows = rows.map_err(|e| storage(&self.path, e))?;
+        let failed = |error| storage(&self.path, error);
+        let mut rows = self.readers.read(&self.path, || {
+            let rows = self.txn.open_table(table);
+            let rows = rows.map_err(|e| storage(&self.path, e))?;
+            rows.range::<&str>(..).map_err(failed)
+        })?;
         let mut count = 0;
-        for row in rows.iter().map_err(|e| storage(&self.path, e))? {
-            if !self.is_open.load(Ordering::Relaxed) {
-                return Err(Error::Failed(self.path.clone()).into());
-            }
-            let (name, row) = row.map_err(|e| storage(&self.path, e))?;
-            let (revision, entry) = place(&table, name.value()).read(&self.key, row.value())?;
-            each(name.value().to_owned(), revision, entry)?;
+        loop {
+            let row = self.readers.read(&self.path, || {
+                let Some(row) = rows.next() else {
+                    return Ok(None);
+                };
+                let (name, row) = row.map_err(failed)?;
+                let (revision, entry) = place(&table, name.value()).read(&self.key, row.value())?;
+                Ok(Some((name.value().to_owned(), revision, entry)))
+            })?;
+            let Some((name, revision, entry)) = row else {
+                break;
+            };
+            each(name, revision, entry)?;
             count += 1;
         }
         Ok(count)
@@ -143,11 +146,11 @@ fn line(value: &impl serde::Serialize) -> Result<Vec<u8>, ExportError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::readers::Reading, *};
     use crate::store::Config;
 
     #[test]
-    fn a_file_that_failed_is_read_no_more() {
+    fn a_file_that_was_taken_away_is_read_no_more() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config {
             path: dir.path().join("store.redb"),
@@ -163,7 +166,7 @@ mod tests {
         store.0.with_file(|file| file.commit(&[change])).unwrap();
         let snapshot = store.0.with_file(|file| file.snapshot()).unwrap();
         snapshot.write(&mut Vec::new()).unwrap();
-        snapshot.is_open.store(false, Ordering::Relaxed);
+        snapshot.readers.leave(Reading::Failed);
         let error = snapshot.write(&mut Vec::new()).unwrap_err();
         assert!(
             matches!(error, ExportError::Store(Error::Failed(_))),

@@ -1,10 +1,6 @@
 //! The `redb` file: reading and changing rows, with the ledger and the witness that follow each change.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use redb::{
     Database, ReadableDatabase as _, ReadableTable, ReadableTableMetadata as _, TableDefinition,
@@ -15,6 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     ledger::{Ledger, STORE_ID_BYTES},
     open::Identity,
+    readers::Readers,
     row::Place,
     witness::Witness,
 };
@@ -40,6 +37,15 @@ pub(super) const ENTRIES: [Table; 3] = [BASINS, STREAMS, PROJECTS];
 /// Row of [`META`] that holds the ledger.
 pub(super) const LEDGER: &str = "ledger";
 
+/// What follows a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// The next one.
+    GoOn,
+    /// What it replaced or removed is erased.
+    Erase,
+}
+
 /// An open file. The operating system's lock on it is held for as long as it lives.
 pub(super) struct File {
     pub(super) db: Database,
@@ -49,8 +55,8 @@ pub(super) struct File {
     pub(super) identity: Identity,
     /// The newest generation that was ever seen here.
     pub(super) seen: u64,
-    /// Taken back when the file failed: whoever still reads it leaves it then.
-    pub(super) is_open: Arc<AtomicBool>,
+    /// Whoever else reads it.
+    pub(super) readers: Arc<Readers>,
 }
 
 impl File {
@@ -148,6 +154,12 @@ impl File {
 
     /// Makes all changes durably, or none, and lets the witness know.
     pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), Error> {
+        self.change(changes, Then::GoOn)?;
+        self.tell_witness()
+    }
+
+    /// Makes all changes durably, or none.
+    pub(super) fn change(&mut self, changes: &[Change], then: Then) -> Result<(), Error> {
         let txn = self.db.begin_write().map_err(|e| self.storage(e))?;
         let mut ledger = {
             let meta = txn.open_table(META).map_err(|e| self.storage(e))?;
@@ -187,9 +199,12 @@ impl File {
         }
         ledger.generation = ledger.generation.max(self.seen).saturating_add(1);
         self.write_ledger(&txn, &ledger)?;
+        if then == Then::Erase {
+            self.mark(&txn)?;
+        }
         txn.commit().map_err(|e| self.storage(e))?;
         self.seen = ledger.generation;
-        self.tell_witness()
+        Ok(())
     }
 
     /// Lets the witness know which store is here, and how far it got.

@@ -6,14 +6,18 @@
 //! table "streams"  basin/stream  → {"revision":…,"entry":…,"tag":…}   JSON
 //! table "projects" project       → {"revision":…,"entry":…,"tag":…}   JSON
 //! ```
-//! A basin name holds no `/`, so the first one ends it. Beside the file stands its witness.
+//! A basin name holds no `/`, so the first one ends it. Beside the file stands its witness. While something
+//! is being erased, "meta" has a row "erasing", and there are two more files: [`erase`] draws them.
 
+mod backend;
+mod erase;
 mod export;
 mod file;
 mod format;
 mod ledger;
 mod list;
 mod open;
+mod readers;
 mod row;
 mod transfer;
 mod witness;
@@ -21,7 +25,7 @@ mod witness;
 use std::{
     io::Write,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -31,8 +35,9 @@ use quick_cache::sync::Cache;
 pub use transfer::{ImportError, ImportOptions, Imported};
 
 use self::{
-    file::{BASINS, File, PROJECTS, STREAMS},
+    file::{BASINS, File, PROJECTS, STREAMS, Then},
     open::{Identity, Trust},
+    readers::Reading,
 };
 use super::{
     BasinEntry, Change, Config, Error, ExportError, Holdings, Listed, Page, ProjectEntry, Recorded,
@@ -266,6 +271,10 @@ impl Store for Embedded {
         }))
     }
 
+    fn erase(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.blocking(move |inner| inner.with_file(|file| inner.erase(file, changes))))
+    }
+
     fn holdings(&self) -> Holdings {
         *self.0.holdings()
     }
@@ -318,24 +327,38 @@ impl Inner {
             Slot::Open(file) => file,
             Slot::Failed { .. } => self.reopen(&mut slot)?,
         };
-        let identity = file.identity;
-        if !identity.is_at(&self.path) {
+        if !file.identity.is_at(&self.path) {
             return Err(Error::Gone(self.path.to_path_buf()));
         }
         let done = work(file);
         if let Err(error @ Error::Storage { .. }) = &done {
             tracing::error!(%error, "the config store failed; it is opened anew with the next request");
-            file.is_open.store(false, Ordering::Relaxed);
+            file.readers.leave(Reading::Failed);
             // Nothing is answered from memory that the file may contradict.
             self.basins.clear();
             self.streams.clear();
             self.projects.clear();
             *slot = Slot::Failed {
-                identity,
+                // Another than before, when it was erasing.
+                identity: file.identity,
                 next_attempt: Instant::now() + REOPEN_EVERY,
             };
         }
         done
+    }
+
+    /// Makes the changes, if there are any, then erases what they and others before them left.
+    fn erase(&self, file: &mut File, changes: Vec<Change>) -> Result<(), Error> {
+        let mut told = Ok(());
+        if !changes.is_empty() {
+            self.forget(&changes);
+            file.change(&changes, Then::Erase)?;
+            self.remember(changes);
+            told = file.tell_witness();
+        }
+        let erased = file.finish_erasing();
+        *self.holdings() = file.holdings();
+        erased.and(told)
     }
 
     fn reopen<'a>(&self, slot: &'a mut Slot) -> Result<&'a mut File, Error> {

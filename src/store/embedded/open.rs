@@ -5,12 +5,14 @@ use std::{
     os::unix::fs::MetadataExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
 };
 
 use redb::Database;
 
 use super::{
+    backend::Backend,
+    erase::discard,
     file::File,
     format::Head,
     ledger::STORE_ID_BYTES,
@@ -51,11 +53,15 @@ pub(super) struct Identity {
 
 impl Identity {
     fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        Ok(Self {
+        Ok(Self::told(&fs::metadata(path)?))
+    }
+
+    /// The file that this is said of.
+    pub(super) fn told(metadata: &fs::Metadata) -> Self {
+        Self {
             device: metadata.dev(),
             inode: metadata.ino(),
-        })
+        }
     }
 
     /// Whether the path still names this file.
@@ -101,18 +107,9 @@ impl File {
         }
         // Made under another name: what a crash leaves half made is never taken for a store.
         let unfinished = with_suffix(path, ".new");
-        match fs::remove_file(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(storage(path, error));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        let new = create(&unfinished).map_err(|e| storage(path, e))?;
-        let backend = redb::backends::FileBackend::new(new).map_err(|e| storage(path, e))?;
-        let db = builder().create_with_backend(backend);
-        let db = db.map_err(|e| storage(path, e))?;
-        let identity = Identity::of(&unfinished).map_err(|e| storage(path, e))?;
-        let mut file = Self::new(db, path, key, store_id, identity);
+        discard(&unfinished, None).map_err(|e| storage(path, e))?;
+        let key_of_rows = Arc::new(store_key(key));
+        let mut file = Self::draft(&unfinished, path, key_of_rows, store_id)?;
         file.write_new(key.is_some())?;
         fill(&mut file)?;
         file.verify()?;
@@ -126,14 +123,36 @@ impl File {
         Self::open(path, key, trust)
     }
 
+    /// An empty file that is to be the store at `path`, locked, and under another name until then.
+    pub(super) fn draft(
+        unfinished: &Path,
+        path: &Path,
+        key: Arc<StoreKey>,
+        store_id: [u8; STORE_ID_BYTES],
+    ) -> Result<Self, Error> {
+        let new = create(unfinished).map_err(|e| storage(path, e))?;
+        let db = database(new, path)?;
+        let identity = Identity::of(unfinished).map_err(|e| storage(path, e))?;
+        Ok(Self::new(db, path, key, store_id, identity))
+    }
+
     fn open_file(path: &Path, key: Option<&Key>, trust: Trust) -> Result<Self, Error> {
-        let db = builder().open(path).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => Error::Locked(path.to_path_buf()),
-            other => storage(path, other),
-        })?;
-        let identity = Identity::of(path).map_err(|e| storage(path, e))?;
+        let found = fs::OpenOptions::new().read(true).write(true).open(path);
+        let found = found.map_err(|e| storage(path, e))?;
+        let told = found.metadata().map_err(|e| storage(path, e))?;
+        if told.len() == 0 {
+            // The database would take it for a new one.
+            let empty = io::Error::new(io::ErrorKind::InvalidData, "the file is empty");
+            return Err(storage(path, empty));
+        }
+        let db = database(found, path)?;
+        let identity = Identity::told(&told);
+        if !identity.is_at(path) {
+            // Another process erased something: its new file is locked, and this is the old one.
+            return Err(Error::Locked(path.to_path_buf()));
+        }
         let head = Head::read(&db, path)?;
-        let mut file = Self::new(db, path, key, head.store_id, identity);
+        let mut file = Self::new(db, path, Arc::new(store_key(key)), head.store_id, identity);
         // Every page against its checksum: a damaged one may hide a row as well as change it.
         if !file.db.check_integrity().map_err(|e| storage(path, e))? {
             tracing::warn!("config store {} had to be repaired", path.display());
@@ -151,29 +170,30 @@ impl File {
         if file.consult_witness(trust, None)? == Heard::Behind {
             file.tell_witness()?;
         }
+        file.finish_erasing()?;
         Ok(file)
     }
 
     fn new(
         db: Database,
         path: &Path,
-        key: Option<&Key>,
+        key: Arc<StoreKey>,
         store_id: [u8; STORE_ID_BYTES],
         identity: Identity,
     ) -> Self {
         Self {
             db,
             path: path.to_path_buf(),
-            key: Arc::new(key.map_or_else(StoreKey::public, StoreKey::new)),
+            key,
             store_id,
             identity,
             seen: 0,
-            is_open: Arc::new(AtomicBool::new(true)),
+            readers: Arc::default(),
         }
     }
 
     /// Every row is one that we wrote, and none is missing.
-    fn verify(&self) -> Result<(), Error> {
+    pub(super) fn verify(&self) -> Result<(), Error> {
         let ledger = self.ledger()?;
         self.basins()?;
         self.streams(None)?;
@@ -226,10 +246,21 @@ impl File {
     }
 }
 
-fn builder() -> redb::Builder {
+/// The database in a file, which is a new one if the file is empty.
+fn database(file: fs::File, path: &Path) -> Result<Database, Error> {
+    let backend = Backend::new(file).map_err(|e| storage(path, e))?;
     let mut builder = redb::Builder::new();
-    builder.set_cache_size(PAGE_CACHE_BYTES);
-    builder
+    let db = builder
+        .set_cache_size(PAGE_CACHE_BYTES)
+        .create_with_backend(backend);
+    db.map_err(|error| match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => Error::Locked(path.to_path_buf()),
+        other => storage(path, other),
+    })
+}
+
+fn store_key(key: Option<&Key>) -> StoreKey {
+    key.map_or_else(StoreKey::public, StoreKey::new)
 }
 
 /// Whether something is there, or cannot be looked at.

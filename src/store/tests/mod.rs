@@ -3,16 +3,21 @@
 use redb::ReadableDatabase as _;
 
 use super::*;
-use crate::crypto::Cipher;
+use crate::{
+    crypto::{Cipher, Digest, Wrapped},
+    project::Scopes,
+};
 
 mod copies;
 mod damage;
+pub(super) mod erase;
+mod format;
 mod key;
 mod list;
 mod measured;
 mod transfer;
 
-fn config(dir: &tempfile::TempDir) -> Config {
+pub(super) fn config(dir: &tempfile::TempDir) -> Config {
     Config {
         path: dir.path().join("store.redb"),
         create: true,
@@ -21,7 +26,7 @@ fn config(dir: &tempfile::TempDir) -> Config {
 }
 
 /// The same with this key in `store.key_file`.
-fn keyed(dir: &tempfile::TempDir, key: u8) -> Config {
+pub(super) fn keyed(dir: &tempfile::TempDir, key: u8) -> Config {
     let file = dir.path().join(format!("{key}.key"));
     let text = Key::from_bytes([key; 32]).to_base64();
     std::fs::write(&file, text.as_bytes()).unwrap();
@@ -65,7 +70,7 @@ fn row(path: &std::path::Path, table: &'static str, name: &str) -> Vec<u8> {
 }
 
 /// A store with these streams in it, all encrypted, in a basin with a cipher.
-async fn filled(config: &Config, streams: &[&str]) {
+pub(super) async fn filled(config: &Config, streams: &[&str]) {
     let store = Embedded::open(config).unwrap();
     let basin = Change::Basin {
         name: "test-basin".parse().unwrap(),
@@ -89,14 +94,14 @@ async fn add(config: &Config, stream: &str) {
     store.commit(vec![change]).await.unwrap();
 }
 
-fn path(stream: &str) -> StreamPath {
+pub(super) fn path(stream: &str) -> StreamPath {
     StreamPath {
         basin: "test-basin".parse().unwrap(),
         stream: stream.parse().unwrap(),
     }
 }
 
-fn sealed() -> StreamEntry {
+pub(super) fn sealed() -> StreamEntry {
     StreamEntry {
         state: StreamState::Live(Incarnation {
             cipher: Some(Cipher::Aegis256),
@@ -108,7 +113,74 @@ fn sealed() -> StreamEntry {
     }
 }
 
-fn put(stream: &str, expected: Revision) -> Change {
+/// The same with these managed keys, one for each epoch, wrapped in a project's master key.
+pub(super) fn managed(keys: &[Option<Wrapped>]) -> StreamEntry {
+    let key = |(wrapped, epoch): (&Option<Wrapped>, u32)| DataKey {
+        epoch,
+        commit: Digest::from_bytes([7; 32]),
+        wrapped: wrapped.map(|wrapped| WrappedKey::Master {
+            mk_epoch: 1,
+            wrapped,
+        }),
+        created_at: 1_767_225_600_000,
+        shredded_at: wrapped.is_none().then_some(1_767_225_700_000),
+        sealed: Sealing::default(),
+        first_seq_num: None,
+    };
+    StreamEntry {
+        data_keys: Some(DataKeys {
+            holder: Holder::Project("payments".parse().unwrap()),
+            keys: keys.iter().zip(1..).map(key).collect(),
+        }),
+        ..sealed()
+    }
+}
+
+/// A wrapped key that is nowhere else.
+pub(super) fn wrapped() -> Wrapped {
+    let mut bytes = [0; Wrapped::BYTES];
+    rand::Rng::fill_bytes(&mut rand::rng(), &mut bytes);
+    Wrapped::from_bytes(bytes)
+}
+
+/// A project with one API key.
+fn project() -> ProjectEntry {
+    ProjectEntry {
+        mk_epoch: 1,
+        mk_commit: Digest::from_bytes([1; 32]),
+        rotation: None,
+        api_keys: vec![ApiKeyEntry {
+            id: "first".into(),
+            label: String::new(),
+            lookup: Digest::from_bytes([2; 32]),
+            verify: Digest::from_bytes([3; 32]),
+            mk_epoch: 1,
+            scopes: Scopes::all(),
+            created_at: 1_767_225_600_000,
+            expires_at: None,
+            state: ApiKeyState::Active,
+        }],
+        seen_at: 1_767_225_600_000,
+    }
+}
+
+fn put_project(name: &str, entry: Option<ProjectEntry>, expected: Revision) -> Change {
+    Change::Project {
+        name: name.parse().unwrap(),
+        expected,
+        entry,
+    }
+}
+
+pub(super) fn put_entry(stream: &str, entry: Option<StreamEntry>, expected: Revision) -> Change {
+    Change::Stream {
+        path: path(stream),
+        expected,
+        entry,
+    }
+}
+
+pub(super) fn put(stream: &str, expected: Revision) -> Change {
     Change::Stream {
         path: path(stream),
         expected,
@@ -221,7 +293,7 @@ fn foreign_newer_and_damaged_files_are_refused() {
     let error = Embedded::open(&config).err().unwrap();
     assert!(matches!(error, Error::Foreign(_)), "{error}");
 
-    for (version, is_newer) in [(0, false), (3, true), (u32::MAX, true)] {
+    for (version, is_newer) in [(0, false), (4, true), (u32::MAX, true)] {
         std::fs::remove_file(&config.path).unwrap();
         make(&config.path, |txn| {
             put_row(txn, "meta", "format", &version.to_le_bytes());
