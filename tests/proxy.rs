@@ -68,6 +68,8 @@ mod listener;
 mod log_lines;
 #[path = "proxy/logs.rs"]
 mod logs;
+#[path = "proxy/managed/mod.rs"]
+mod managed;
 #[path = "proxy/memory.rs"]
 mod memory;
 #[path = "proxy/metrics.rs"]

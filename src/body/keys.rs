@@ -1,8 +1,9 @@
 //! The keys of a read session: all at hand, or fetched when a record of another key epoch comes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
 use crate::{
     crypto::{Opener, StreamCipher},
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// How long a session keeps a managed key that it does not use.
-const MAX_UNUSED: Duration = Duration::from_secs(60);
+pub const MAX_UNUSED: Duration = Duration::from_secs(60);
 
 /// What a key epoch's key is.
 pub enum EpochKey {
@@ -30,6 +31,9 @@ pub trait EpochKeys: Send {
     /// # Errors
     /// Why it cannot be had now, in the terms of whoever made the fetcher.
     fn key(&mut self, epoch: u32) -> BoxFuture<'_, Result<EpochKey, BoxError>>;
+
+    /// Whether a key that was fetched before may be another by now, or gone. Costs no I/O.
+    fn is_outdated(&mut self) -> bool;
 }
 
 /// The keys of one read session.
@@ -63,6 +67,15 @@ impl SessionKeys {
         &self.opener
     }
 
+    /// Waits until the keys at hand were not used for long, and lets go of them.
+    pub(super) async fn rest(&mut self) {
+        if self.source.is_none() || self.opener.is_empty() {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep_until(self.used + MAX_UNUSED).await;
+        self.opener.keep_only(&[]);
+    }
+
     /// Fetches what the records to come need, and lets go of what a session at rest does not.
     ///
     /// # Errors
@@ -71,10 +84,10 @@ impl SessionKeys {
         let Some(source) = &mut self.source else {
             return Ok(());
         };
+        if source.is_outdated() {
+            self.opener.keep_only(&[]);
+        }
         if opening.is_heartbeat() {
-            if self.used.elapsed() >= MAX_UNUSED {
-                self.opener.keep_only(&[]);
-            }
             return Ok(());
         }
         self.used = Instant::now();

@@ -15,7 +15,7 @@ pub use acks::{AckError, Acks, Answer};
 pub use budget::{Budget, Charge, Cutoff, FREE_BYTES, MIN_BUDGET_BYTES, NoRoom, Rest, Room};
 pub use collect::{CollectError, collect};
 pub use inputs::{InputError, Inputs};
-pub use keys::{EpochKey, EpochKeys, SessionKeys};
+pub use keys::{EpochKey, EpochKeys, MAX_UNUSED, SessionKeys};
 pub use limit::ReadLimit;
 pub use meter::Meter;
 pub use outgoing::{Ended, SealedBody, SealedSender};

@@ -109,7 +109,12 @@ impl Reader {
             if self.opening.is_some() || self.over {
                 continue;
             }
-            match self.frames.next().await {
+            let next = tokio::select! {
+                biased;
+                next = self.frames.next() => next,
+                () = self.keys.rest() => continue,
+            };
+            match next {
                 Ok(None) => return Ok(None),
                 Ok(Some((
                     Frame::Message {

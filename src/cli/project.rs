@@ -1,4 +1,6 @@
-//! `streamseal project …`: creating and listing projects, through the admin listener of the running proxy.
+//! `streamseal project …`: creating and listing projects, changing their master keys, through the admin listener of the running proxy.
+
+mod rotate_master;
 
 use clap::Subcommand;
 use serde::{Deserialize, Deserializer};
@@ -6,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Failure, print,
-    remote::Operator,
+    remote::{Keyed, Operator},
     table::{self, Row},
     tell,
 };
@@ -19,6 +21,10 @@ pub(super) enum Command {
     Create(Create),
     /// List the projects of the configuration, and any other that was created.
     List(Operator),
+    /// Change the project's master key, without touching a record: prints an API key of the new one, once, on
+    /// standard output, before anything else is done; all API keys of before end with the change. If it breaks
+    /// off, run it again.
+    RotateMaster(Keyed),
 }
 
 #[derive(Debug, clap::Args)]
@@ -67,6 +73,7 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Create(args) => create(args).await,
         Command::List(operator) => list(operator).await,
+        Command::RotateMaster(keyed) => rotate_master::run(keyed).await,
     }
 }
 

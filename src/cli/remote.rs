@@ -117,6 +117,21 @@ impl Listener {
         })
     }
 
+    /// The same listener, asked with this API key.
+    ///
+    /// # Errors
+    /// A text that is no API key.
+    pub(super) fn with_key(&self, api_key: &str) -> Result<Self, Failure> {
+        let no_key = || self.failed(&"the answer holds something else than an API key");
+        Ok(Self {
+            host: self.host.clone(),
+            port: self.port,
+            authority: self.authority.clone(),
+            authorization: Some(bearer(api_key.as_bytes()).ok_or_else(no_key)?),
+            stays_here: true,
+        })
+    }
+
     /// What it answers to a question.
     ///
     /// # Errors
@@ -258,10 +273,14 @@ fn api_key(path: &Path) -> Result<HeaderValue, String> {
         }
     };
     let token = text.trim_ascii();
-    let wrong = || format!("{KEY}: {} does not hold one API key", path.display());
-    ApiKey::parse(token).ok_or_else(wrong)?;
+    bearer(token).ok_or_else(|| format!("{KEY}: {} does not hold one API key", path.display()))
+}
+
+/// An API key as the value of an `authorization` header.
+fn bearer(token: &[u8]) -> Option<HeaderValue> {
+    ApiKey::parse(token)?;
     let value = Zeroizing::new([b"Bearer ", token].concat());
-    let mut value = HeaderValue::from_bytes(&value).map_err(|_| wrong())?;
+    let mut value = HeaderValue::from_bytes(&value).ok()?;
     value.set_sensitive(true);
-    Ok(value)
+    Some(value)
 }

@@ -76,6 +76,11 @@ impl Opener {
         }
     }
 
+    /// Whether there is no key in it.
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.keys, Keys::Epochs(known) if known.is_empty())
+    }
+
     /// Opens one stored record into `arena` and returns the text that was sealed, and what it is.
     ///
     /// # Errors

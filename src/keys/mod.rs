@@ -53,6 +53,11 @@ pub enum Error {
         "invalid encryption key for stream cipher '{0}' in the `s2-encryption-key` header: {1}"
     )]
     Invalid(Cipher, KeyError),
+    /// The request has a key header, and the proxy makes the stream's keys.
+    #[error(
+        "the keys of this stream with cipher '{0}' are managed: send no `s2-encryption-key` header"
+    )]
+    Unwanted(Cipher),
     /// The header's value cannot be a key for any cipher.
     #[error("invalid encryption key in the `s2-encryption-key` header: {0}")]
     Malformed(KeyError),

@@ -11,8 +11,10 @@ use hyper::body::Incoming;
 use super::{
     Error, Proxy,
     call::{Caller, Stop, collect},
+    ceiling::StreamCeiling,
     control::collect_error,
-    registry::{Access, Lookup, Purpose},
+    managed::{Sealer, Sealing},
+    registry::{Access, Lookup, Purpose, SealedStream},
     respond::{self, Asked},
 };
 use crate::{
@@ -84,15 +86,17 @@ impl Proxy {
                 return self.forward_read_body(proof, &path, parts, body).await;
             }
         };
-        let cipher = self.cipher(&stream, &parts.headers, &asked.exchange)?;
+        let keys = self.keys(&stream, &parts.headers, caller, &asked.exchange)?;
+        let mut pin = self.pin(stream.clone(), &keys);
+        let mut sealer = keys.sealer();
+        // Held, with its lease, until the last part is acked.
+        let Sealing { cipher, lease } = sealer.take(&input).await?;
         let sealed = self.meter(&path).seal(&input, &cipher, self.fit);
         let sealed = sealed.map_err(Error::from)?;
         let uri = parts.uri.path();
-        let ceiling = self.ceiling.of(&path, stream.cipher, uri, caller).await;
-        let ceiling = ceiling.map_err(Stop::before_sending)?;
+        let ceiling = self.ceiling(&stream, &sealer, uri, caller).await?;
         let reserved = ceiling.reserve(&input).await;
         reserved.map_err(Stop::before_sending)?;
-        let mut pin = self.pin(stream, &cipher);
         let mut whole: Option<AppendAck> = None;
         for part in sealed {
             let has_data = part.has_data();
@@ -117,11 +121,31 @@ impl Proxy {
             asked.exchange.moved(records);
             if has_data {
                 pin.now().await;
+                if let Some(lease) = &lease {
+                    self.keyring.stored(lease, &ack).await;
+                }
             }
             whole = Some(ack);
         }
         let ack = whole.ok_or(Error::Garbage("an append without parts"))?;
         Ok(asked.whole(encoding.ack(&ack)))
+    }
+
+    /// The ceiling of a stream under one key for ever.
+    async fn ceiling(
+        &self,
+        stream: &SealedStream,
+        sealer: &Sealer,
+        records: &str,
+        caller: &Caller,
+    ) -> Result<StreamCeiling, Stop> {
+        if !sealer.is_own() {
+            return Ok(StreamCeiling::none());
+        }
+        let ceiling = self
+            .ceiling
+            .of(&stream.path, stream.cipher, records, caller);
+        ceiling.await.map_err(Stop::before_sending)
     }
 
     /// Appends what fits into one upstream batch.

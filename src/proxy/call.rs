@@ -46,6 +46,14 @@ impl Refusal {
 }
 
 impl Stop {
+    /// What happened, as it may stand in a log.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Error(error) => error.told(),
+            Self::Relay(refusal) => format!("the upstream answered {}", refusal.parts().0),
+        }
+    }
+
     /// Lets the upstream's answer be the client's, if it is a refusal.
     pub fn relay(answer: Response<Bytes>) -> Self {
         let status = answer.status();

@@ -100,6 +100,11 @@ impl Ceiling {
 }
 
 impl StreamCeiling {
+    /// No ceiling: another key takes over long before one has sealed so much.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
     /// Takes room for the records of one input.
     ///
     /// # Errors

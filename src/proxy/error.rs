@@ -121,6 +121,34 @@ pub enum Error {
         /// What the rule says.
         declared: Option<Cipher>,
     },
+    /// The configuration says another kind of key than the stream's records have.
+    #[error(
+        "stream `{path}` has {recorded}, but the configuration says {declared}: what is stored would not \
+         decrypt; change the rule back, or make a new stream"
+    )]
+    KeyConflict {
+        /// The stream.
+        path: StreamPath,
+        /// What its records have.
+        recorded: String,
+        /// What the rule says.
+        declared: String,
+    },
+    /// The stream is not the one that the request began with, or is about to be another.
+    #[error("stream `{0}` was deleted or made anew meanwhile; nothing more was appended or read")]
+    OtherLife(StreamPath),
+    /// Another request changed the stream's keys first.
+    #[error("the keys of stream `{0}` were changed by another request meanwhile")]
+    Raced(StreamPath),
+    /// A data key does not unwrap, or another one came out.
+    #[error("the data key of stream `{0}` does not decrypt with this master key")]
+    DataKey(StreamPath),
+    /// The key of stored records is gone for ever.
+    #[error("the key of these records was shredded: nobody can decrypt them any more")]
+    KeyShredded,
+    /// The operating system has no randomness for a new key.
+    #[error("no randomness for a new key")]
+    NoRandomness(#[source] rand::rngs::SysError),
     /// The stream's cipher allows no further record under its key.
     #[error("max assignable sequence number is {limit}; attempted {attempted}")]
     Exhausted {
@@ -245,17 +273,25 @@ impl Error {
             | Self::Seal(_)
             | Self::Invalid(_)
             | Self::RuleConflict { .. }
+            | Self::KeyConflict { .. }
             | Self::Exhausted { .. }
             | Self::Decode(DecodeError::Invalid(_)) => Code::Invalid,
             Self::Unauthenticated(_) => Code::Authn,
-            Self::Open(_) | Self::WrongKey => Code::DecryptionFailed,
+            Self::Open(_) | Self::WrongKey | Self::DataKey(_) | Self::KeyShredded => {
+                Code::DecryptionFailed
+            }
             Self::Decode(DecodeError::Json(_)) | Self::BadJson(_) => Code::BadJson,
             Self::Decode(DecodeError::Proto(_)) => Code::BadProto,
             Self::Decode(DecodeError::Frame(_)) => Code::BadFrame,
             Self::BadHeader(_) | Self::RefusedConfig(_) => Code::BadHeader,
             Self::BadPath(_) => Code::BadPath,
             Self::BadQuery(_) => Code::BadQuery,
-            Self::Store(_) | Self::Unreachable(_) | Self::Unprepared(_) => Code::HotServer,
+            Self::Store(_)
+            | Self::Unreachable(_)
+            | Self::Unprepared(_)
+            | Self::OtherLife(_)
+            | Self::Raced(_)
+            | Self::NoRandomness(_) => Code::HotServer,
             Self::Busy => Code::RateLimited,
             Self::SlowClient => Code::RequestTimeout,
             Self::Draining => Code::ServerDraining,
@@ -291,6 +327,9 @@ impl Error {
             | Self::SlowClient
             | Self::UnknownStream(_)
             | Self::Declared(_)
+            | Self::OtherLife(_)
+            | Self::Raced(_)
+            | Self::KeyShredded
             | Self::Exhausted { .. } => Fault::Client,
             Self::Open(_)
             | Self::Unreachable(_)
@@ -305,7 +344,10 @@ impl Error {
             | Self::Busy
             | Self::Draining
             | Self::Stopped
-            | Self::RuleConflict { .. } => Fault::Proxy,
+            | Self::RuleConflict { .. }
+            | Self::KeyConflict { .. }
+            | Self::DataKey(_)
+            | Self::NoRandomness(_) => Fault::Proxy,
         }
     }
 

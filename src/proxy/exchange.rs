@@ -27,7 +27,7 @@ use super::{
     route::Route,
 };
 use crate::{
-    crypto::{StreamCipher, TokenFingerprint},
+    crypto::{Cipher, StreamCipher, TokenFingerprint},
     stream::BasinName,
     telemetry::{
         bounded,
@@ -47,6 +47,9 @@ const MAX_METHOD: usize = 32;
 /// Longest path that is told, in bytes: the longest stream name (512 bytes) with each byte encoded, and what is around
 /// it. Whatever is longer is no path of S2's, and thousands of them may wait for a slow disk.
 const MAX_PATH: usize = 2048;
+
+/// What stands for the key where each record names its own.
+const MANAGED: &str = "managed";
 
 /// The code of a request that the client did not wait for.
 const CLIENT_LEFT: &str = "client_left";
@@ -155,6 +158,14 @@ impl Exchange {
         let _same = self.key.set(Key {
             cipher: cipher.cipher().as_str(),
             check: cipher.key_check().to_string(),
+        });
+    }
+
+    /// Its records name their keys, which the proxy made.
+    pub fn managed(&self, cipher: Cipher) {
+        let _same = self.key.set(Key {
+            cipher: cipher.as_str(),
+            check: MANAGED.to_owned(),
         });
     }
 

@@ -17,6 +17,8 @@ impl Error {
             Self::Key(error) => records.key_errors.of(key_failure(*error)).inc(),
             Self::WrongKey => records.key_errors.of(KeyFailure::WrongKey).inc(),
             Self::Open(error) => records.decryption_failures.of(open_failure(*error)).inc(),
+            Self::KeyShredded => records.decryption_failures.of(OpenFailure::Shredded).inc(),
+            Self::DataKey(_) => records.key_errors.of(KeyFailure::DataKey).inc(),
             Self::Unprepared(cause) => cause.count(records),
             Self::Unauthenticated(_)
             | Self::NotAllowed(_)
@@ -44,6 +46,10 @@ impl Error {
             | Self::UnknownStream(_)
             | Self::Declared(_)
             | Self::RuleConflict { .. }
+            | Self::KeyConflict { .. }
+            | Self::OtherLife(_)
+            | Self::Raced(_)
+            | Self::NoRandomness(_)
             | Self::Exhausted { .. } => {}
         }
     }
@@ -55,6 +61,7 @@ fn key_failure(error: keys::Error) -> KeyFailure {
         keys::Error::Several(_) => KeyFailure::Several,
         keys::Error::Invalid(..) => KeyFailure::Invalid,
         keys::Error::Malformed(_) => KeyFailure::Malformed,
+        keys::Error::Unwanted(_) => KeyFailure::Unwanted,
     }
 }
 

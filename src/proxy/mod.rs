@@ -27,6 +27,7 @@ use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
 pub use error::{Code, Error};
+pub use managed::Rotated;
 pub use peer::Peer;
 
 use self::{
@@ -35,7 +36,7 @@ use self::{
     control::{Control, ControlCall},
     exchange::Exchange,
     gate::{Gate, Pass},
-    projects::Keyring,
+    managed::{Keyring, StreamKeys},
     registry::{Access, Lookup, Purpose, Registry, SealedStream},
     respond::Asked,
     route::Route,
@@ -68,12 +69,11 @@ pub struct Proxy {
     ceiling: Ceiling,
     control_calls: Arc<Semaphore>,
     key_check: keys::Check,
-    rotate_after: RotateAfter,
+    keyring: Arc<Keyring>,
     /// Checks API keys, when they are what clients come in with.
     gate: Option<Gate>,
     /// The projects' API keys.
-    keyring: Keyring,
-    store: Arc<dyn Store>,
+    project_keys: projects::Keyring,
     upstream: Upstream,
     basin_domain: String,
     fit: Fit,
@@ -117,12 +117,19 @@ impl Proxy {
     /// A proxy of these parts.
     pub fn new(parts: Parts) -> Self {
         let store = parts.store;
+        let registry = Registry::new(Arc::clone(&store), parts.rules, parts.unknown_streams);
+        let registry = Arc::new(registry);
+        let keyring = Keyring::new(
+            Arc::clone(&registry),
+            Arc::clone(&store),
+            parts.rotate_after,
+            Arc::clone(&parts.metrics),
+        );
         Self {
             gate: parts.takes_api_keys.then(|| Gate::new(Arc::clone(&store))),
-            keyring: Keyring::new(Arc::clone(&store)),
-            rotate_after: parts.rotate_after,
-            store: Arc::clone(&store),
-            registry: Arc::new(Registry::new(store, parts.rules, parts.unknown_streams)),
+            project_keys: projects::Keyring::new(Arc::clone(&store)),
+            keyring: Arc::new(keyring),
+            registry,
             ceiling: Ceiling::new(),
             control_calls: Arc::new(Semaphore::new(MAX_CONTROL_CALLS)),
             key_check: parts.key_check,
@@ -221,7 +228,8 @@ impl Proxy {
                 // Not cut short when the client leaves: upstream and config store go together.
                 let run = async move {
                     let _turn = turn;
-                    call.run(&this.registry, &caller, &control).await
+                    call.run(&this.registry, &this.keyring, &caller, &control)
+                        .await
                 };
                 let ran = tokio::spawn(run).await;
                 let answer = ran.map_err(|_| Error::Garbage("control call failed"))??;
@@ -289,11 +297,28 @@ impl Proxy {
         }
     }
 
-    /// The cipher of a sealed stream with the key that this request carries or maps to.
+    /// The keys of a sealed stream: the one that this request carries or maps to, or those that the proxy made.
     ///
     /// # Errors
     /// No key, no usable key, or one that is not the stream's.
-    fn cipher(
+    fn keys(
+        &self,
+        stream: &SealedStream,
+        headers: &http::HeaderMap,
+        caller: &Caller,
+        exchange: &Exchange,
+    ) -> Result<StreamKeys, Error> {
+        match self.keyring.managed(stream, headers, caller)? {
+            Some(managed) => {
+                exchange.managed(stream.cipher);
+                Ok(StreamKeys::Managed(Box::new(managed)))
+            }
+            None => self.own(stream, headers, exchange).map(StreamKeys::Own),
+        }
+    }
+
+    /// The key of a stream with a key of its own: the client's or the operator's.
+    fn own(
         &self,
         stream: &SealedStream,
         headers: &http::HeaderMap,
@@ -323,8 +348,12 @@ impl Proxy {
         Meter::new(&self.metrics, path)
     }
 
-    /// What remembers the stream's key, once a record under it is known to be stored.
-    fn pin(&self, stream: SealedStream, cipher: &StreamCipher) -> Pin {
+    /// What remembers the stream's key, once a record under it is known to be stored. Managed keys are recorded
+    /// before.
+    fn pin(&self, stream: SealedStream, keys: &StreamKeys) -> Pin {
+        let StreamKeys::Own(cipher) = keys else {
+            return Pin(None);
+        };
         let checks_keys = self.key_check == keys::Check::Enforce;
         let wanted = !stream.is_pinned(checks_keys);
         let check = checks_keys.then(|| cipher.key_check());

@@ -20,8 +20,9 @@ use super::{
     respond::{self, Asked},
 };
 use crate::{
-    body::{Charge, Cutoff, Opened, ReadError, Reader, SessionKeys},
+    body::{Charge, Cutoff, Opened, ReadError, Reader},
     clock,
+    crypto::OpenError,
     drain::Drain,
     keys,
     stream::StreamPath,
@@ -74,7 +75,7 @@ impl Proxy {
             Access::Sealed(stream) => stream,
             Access::Plain(proof) => return self.forward_read(proof, &path, head).await,
         };
-        let cipher = self.cipher(&stream, &head.headers, &asked.exchange)?;
+        let keys = self.keys(&stream, &head.headers, caller, &asked.exchange)?;
         let response = self.open_session(&path, head, &query).await?;
         let response = session_or_refusal(&self.upstream, response).await?;
         let room = match wanted {
@@ -83,15 +84,10 @@ impl Proxy {
         };
         let body = response.into_body();
         let meter = self.meter(&path);
+        let pin = self.pin(stream, &keys);
         let delivery = Delivery {
-            reader: Reader::new(
-                body,
-                SessionKeys::one(cipher.clone()),
-                query.limit(),
-                meter,
-                room,
-            ),
-            pin: self.pin(stream, &cipher),
+            reader: Reader::new(body, keys.session(), query.limit(), meter, room),
+            pin,
             drain: self.drain.clone(),
             at_tail: None,
             is_advised: false,
@@ -448,6 +444,7 @@ fn chunks(
 impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         match error {
+            ReadError::Open(OpenError::Shredded) => Self::KeyShredded,
             ReadError::Open(error) => Self::Open(error),
             ReadError::Decode(_) => Self::Garbage("a batch that does not decode"),
             ReadError::Broken(_) => Self::Broken,

@@ -90,6 +90,24 @@ label! {
         Malformed = "malformed",
         /// It is not the stream's.
         WrongKey = "wrong_key",
+        /// It has one, and the proxy makes the stream's keys.
+        Unwanted = "unwanted",
+        /// The stream's data key does not unwrap.
+        DataKey = "data_key",
+    }
+}
+
+label! {
+    /// Why a stream got a new data key.
+    KeyRotation {
+        /// Somebody asked for it.
+        Request = "request",
+        /// The one before was too old.
+        Age = "age",
+        /// It had sealed enough records.
+        Records = "records",
+        /// It had sealed enough bytes.
+        Bytes = "bytes",
     }
 }
 

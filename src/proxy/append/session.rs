@@ -27,9 +27,9 @@ use tokio::{
 use super::{APPEND_TIMEOUT, session_or_refusal};
 use crate::{
     body::{
-        Acks, Answer, Budget, Charge, Cutoff, InputError, Inputs, Meter, SealedBody, SealedSender,
+        Acks, Answer, Budget, Charge, Cutoff, InputError, Inputs, MAX_UNUSED, Meter, SealedBody,
+        SealedSender,
     },
-    crypto::StreamCipher,
     drain::Drain,
     proxy::{
         Error, Pin, Proxy,
@@ -37,6 +37,7 @@ use crate::{
         ceiling::StreamCeiling,
         control::unsupported_encoding,
         exchange::Exchange,
+        managed::{Keyring, Lease, Sealer, Sealing},
         registry::{Access, Purpose},
         respond::{self, Asked},
     },
@@ -74,13 +75,15 @@ impl Proxy {
             // Frames are compressed one by one; a session is not compressed as a whole.
             return Err(unsupported_encoding());
         }
-        let cipher = self.cipher(&stream, request.headers(), &asked.exchange)?;
+        let keys = self.keys(&stream, request.headers(), caller, &asked.exchange)?;
+        let pin = self.pin(stream.clone(), &keys);
+        let mut sealer = keys.sealer();
+        sealer.begin(&asked.exchange).await?;
         let compression = Compression::from_accept_encoding(request.headers());
         let (mut parts, incoming) = request.into_parts();
         let cutoff = parts.extensions.remove::<Cutoff>();
         let uri = parts.uri.path();
-        let ceiling = self.ceiling.of(&path, stream.cipher, uri, caller).await;
-        let ceiling = ceiling.map_err(Stop::before_sending)?;
+        let ceiling = self.ceiling(&stream, &sealer, uri, caller).await?;
         let (body, sender) = SealedBody::session();
         let response = self.send_sealed(&path, parts, Media::S2s, body).await?;
         let response = session_or_refusal(&self.upstream, response).await?;
@@ -93,7 +96,7 @@ impl Proxy {
         });
         let uplink = Uplink {
             inputs: Inputs::new(incoming, self.budget.sending()),
-            cipher: cipher.clone(),
+            sealer,
             fit: self.fit,
             meter: self.meter(&path),
             shared: Arc::clone(&shared),
@@ -104,7 +107,8 @@ impl Proxy {
             shared,
             compression,
             split: None,
-            pin: self.pin(stream, &cipher),
+            pin,
+            keyring: Arc::clone(&self.keyring),
             drain: self.drain.clone(),
             _uplink: AbortOnDrop(tokio::spawn(uplink.run(sender))),
         };
@@ -145,6 +149,8 @@ struct Expected {
     records: u64,
     has_data: bool,
     part: Option<Part>,
+    /// While it is on its way, the key that it is under is not shredded.
+    lease: Option<Arc<Lease>>,
 }
 
 /// It is one of several that are one input.
@@ -154,12 +160,20 @@ struct Part {
 }
 
 impl Shared {
-    fn expect(&self, batch: &SealedInput, part: Option<Part>) {
+    fn expect(&self, batch: &SealedInput, part: Option<Part>, lease: Option<Arc<Lease>>) {
         self.expected().push_back(Expected {
             records: batch.records().len() as u64,
             has_data: batch.has_data(),
             part,
+            lease,
         });
+    }
+
+    /// The lease of the next batch to be acked, if any of it is sealed.
+    fn first_with_data(&self) -> Option<Option<Arc<Lease>>> {
+        let expected = self.expected();
+        let next = expected.front().filter(|next| next.has_data)?;
+        Some(next.lease.clone())
     }
 
     fn expected(&self) -> MutexGuard<'_, VecDeque<Expected>> {
@@ -171,7 +185,7 @@ impl Shared {
 /// The client's half of a session.
 struct Uplink {
     inputs: Inputs,
-    cipher: StreamCipher,
+    sealer: Sealer,
     fit: Fit,
     meter: Meter,
     shared: Arc<Shared>,
@@ -187,16 +201,20 @@ impl Uplink {
         let stop = loop {
             let next = match self.drain.is_over() {
                 true => None,
-                false => self.drain.before_over(self.inputs.next()).await,
+                false => {
+                    self.drain
+                        .before_over(next(&mut self.inputs, &mut self.sealer))
+                        .await
+                }
             };
             let Some(next) = next else {
                 break Error::Draining.into();
             };
             match next {
                 Ok(Some((input, charge))) => match self.seal(&input).await {
-                    Ok(parts) => {
+                    Ok((parts, lease)) => {
                         drop(input);
-                        if self.send(&sender, parts, charge).await.is_none() {
+                        if self.send(&sender, parts, lease, charge).await.is_none() {
                             return;
                         }
                     }
@@ -214,12 +232,16 @@ impl Uplink {
         sender.finish().await;
     }
 
-    async fn seal(&self, input: &AppendInput) -> Result<Vec<SealedInput>, Stop> {
-        let sealed = self.meter.seal(input, &self.cipher, self.fit);
+    async fn seal(
+        &mut self,
+        input: &AppendInput,
+    ) -> Result<(Vec<SealedInput>, Option<Arc<Lease>>), Stop> {
+        let Sealing { cipher, lease } = self.sealer.take(input).await?;
+        let sealed = self.meter.seal(input, &cipher, self.fit);
         let sealed = sealed.map_err(Error::from)?;
         let reserved = self.shared.ceiling.reserve(input).await;
         reserved.map_err(Stop::before_sending)?;
-        Ok(sealed)
+        Ok((sealed, lease))
     }
 
     /// Sends the parts of one input; `None` when the session is over. The last one takes the charge along.
@@ -227,13 +249,14 @@ impl Uplink {
         &self,
         sender: &SealedSender,
         parts: Vec<SealedInput>,
+        lease: Option<Arc<Lease>>,
         mut charge: Option<Charge>,
     ) -> Option<()> {
         let last = parts.len().checked_sub(1)?;
         let mut end: Option<Position> = None;
         for (at, batch) in parts.into_iter().enumerate() {
             if last == 0 {
-                self.shared.expect(&batch, None);
+                self.shared.expect(&batch, None, lease);
                 return sender.send(&batch, charge.take()).await.ok();
             }
             let batch = match end {
@@ -245,7 +268,7 @@ impl Uplink {
                 is_last: at == last,
                 acked,
             };
-            self.shared.expect(&batch, Some(part));
+            self.shared.expect(&batch, Some(part), lease.clone());
             let charge = charge.take_if(|_| at == last);
             sender.send(&batch, charge).await.ok()?;
             let Some(acked) = in_time(ack).await else {
@@ -256,6 +279,20 @@ impl Uplink {
         }
         Some(())
     }
+}
+
+/// The next input. What comes after a long rest needs its key again.
+async fn next(
+    inputs: &mut Inputs,
+    sealer: &mut Sealer,
+) -> Result<Option<(AppendInput, Option<Charge>)>, InputError> {
+    let mut next = std::pin::pin!(inputs.next());
+    tokio::select! {
+        biased;
+        next = &mut next => return next,
+        () = tokio::time::sleep(MAX_UNUSED), if sealer.can_rest() => sealer.rest(),
+    }
+    next.await
 }
 
 /// Waits for the ack of a part no longer than for that of a unary append, for what follows it takes memory.
@@ -278,6 +315,7 @@ struct Session {
     /// Where the parts of an input went that are acked, when others are not yet.
     split: Option<Split>,
     pin: Pin,
+    keyring: Arc<Keyring>,
     drain: Drain,
     _uplink: AbortOnDrop,
 }
@@ -320,9 +358,11 @@ impl Session {
                     reconnect_advised,
                 })) => {
                     self.shared.ceiling.learn(&ack);
-                    let has_data = |next: &Expected| next.has_data;
-                    if self.shared.expected().front().is_some_and(has_data) {
+                    if let Some(lease) = self.shared.first_with_data() {
                         self.pin.now().await;
+                        if let Some(lease) = lease {
+                            self.keyring.stored(&lease, &ack).await;
+                        }
                     }
                     match self.merge(ack) {
                         Ok(Some(ack)) => {

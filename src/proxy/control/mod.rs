@@ -4,12 +4,15 @@ mod basin;
 mod object;
 mod stream;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 
 use super::{
     Error,
     call::{Caller, Stop, empty, full},
+    managed::Keyring,
     registry::Registry,
 };
 use crate::{
@@ -107,7 +110,14 @@ impl ControlCall {
     ///
     /// # Errors
     /// Bad JSON, what the configuration declares, upstream or store failures.
-    pub async fn run(self, registry: &Registry, caller: &Caller, control: &Control) -> Answered {
+    pub async fn run(
+        self,
+        registry: &Registry,
+        keyring: &Arc<Keyring>,
+        caller: &Caller,
+        control: &Control,
+    ) -> Answered {
+        let keys = (registry, keyring);
         match self {
             Self::CreateBasin => basin::create(registry, caller, control).await,
             Self::BasinConfiguration(name) => {
@@ -119,8 +129,8 @@ impl ControlCall {
             }
             Self::DeleteBasin(name) => basin::delete(registry, caller, control, &name).await,
             Self::ListStreams(name) => stream::list(registry, caller, control, &name).await,
-            Self::CreateStream(name) => stream::create(registry, caller, control, &name).await,
-            Self::EnsureStream(path) => stream::ensure(registry, caller, control, &path).await,
+            Self::CreateStream(name) => stream::create(keys, caller, control, &name).await,
+            Self::EnsureStream(path) => stream::ensure(keys, caller, control, &path).await,
             Self::DeleteStream(path) => stream::delete(registry, caller, control, &path).await,
         }
     }

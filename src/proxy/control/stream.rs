@@ -1,5 +1,7 @@
 //! Stream calls: every stream shows the cipher that the config store has for it.
 
+use std::sync::Arc;
+
 use http::{HeaderValue, StatusCode, header};
 
 use super::{
@@ -12,6 +14,7 @@ use crate::{
     proxy::{
         Error,
         call::{Caller, had_no_effect},
+        managed::Keyring,
         registry::Registry,
     },
     stream::{BasinName, StreamPath},
@@ -23,7 +26,7 @@ const FIELD: &str = "cipher";
 
 /// `POST /v1/streams`
 pub(super) async fn create(
-    registry: &Registry,
+    (registry, keyring): (&Registry, &Arc<Keyring>),
     caller: &Caller,
     control: &Control,
     basin: &BasinName,
@@ -40,18 +43,18 @@ pub(super) async fn create(
         basin: basin.clone(),
         stream,
     };
-    provision(registry, caller, control, &path).await
+    provision((registry, keyring), caller, control, &path).await
 }
 
 /// `PUT /v1/streams/{stream}`
 pub(super) async fn ensure(
-    registry: &Registry,
+    (registry, keyring): (&Registry, &Arc<Keyring>),
     caller: &Caller,
     control: &Control,
     path: &StreamPath,
 ) -> Answered {
     control.json()?;
-    provision(registry, caller, control, path).await
+    provision((registry, keyring), caller, control, path).await
 }
 
 /// `DELETE /v1/streams/{stream}`
@@ -114,7 +117,7 @@ pub(super) async fn list(
 }
 
 async fn provision(
-    registry: &Registry,
+    (registry, keyring): (&Registry, &Arc<Keyring>),
     caller: &Caller,
     control: &Control,
     path: &StreamPath,
@@ -129,6 +132,7 @@ async fn provision(
     if !matches!(answer.status(), StatusCode::OK | StatusCode::CREATED) {
         return Ok(answer);
     }
+    keyring.created(path, caller).await;
     let mut stream = Object::of_upstream(answer.body())?;
     show(&mut stream, cipher)?;
     Ok(with_body(answer, stream.to_json()?))

@@ -49,7 +49,7 @@ impl Proxy {
         if self.gate.is_none() {
             return;
         }
-        self.keyring.sweep_or_say().await;
+        self.project_keys.sweep_or_say().await;
         let proxy = Arc::downgrade(self);
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval_at(Instant::now() + EVERY, EVERY);
@@ -57,7 +57,7 @@ impl Proxy {
             loop {
                 ticks.tick().await;
                 let Some(proxy) = proxy.upgrade() else { return };
-                proxy.keyring.sweep_or_say().await;
+                proxy.project_keys.sweep_or_say().await;
             }
         });
     }

@@ -270,7 +270,13 @@ impl Creation {
             // Gone and made again without this proxy: retention, or somebody else. What was sealed
             // stays sealed, whatever the upstream says of it.
             StreamState::Live(life) if self.planned.replaces.is_none() && is_new && !same(life) => {
-                Some(live(self.planned.cipher.or(life.cipher), created_at))
+                let entry = live(self.planned.cipher.or(life.cipher), created_at);
+                // Recorded with its keys before it was there at all: an append under them may be on its way.
+                let is_first = life.created_at.is_none() && entry.state.cipher() == life.cipher;
+                Some(StreamEntry {
+                    data_keys: before.data_keys.clone().filter(|_| is_first),
+                    ..entry
+                })
             }
             // A plain stream keeps the `created_at` that it was plain with, and is refused if it has
             // another one now.

@@ -5,6 +5,7 @@
 
 mod baseline;
 mod create;
+mod data_keys;
 mod delete;
 mod pin;
 mod plain;
@@ -266,6 +267,17 @@ impl Registry {
         self.verified
             .get(path)
             .is_some_and(|at| at.elapsed() < VERIFY_EVERY)
+    }
+
+    /// Makes all changes, or none, and erases from the store's disk what they replace.
+    ///
+    /// # Errors
+    /// As [`Registry::commit`]; [`store::Error::Unerased`](crate::store::Error::Unerased) when the changes are made
+    /// and what they replaced may still be found.
+    pub async fn erase(&self, changes: Vec<Change>) -> Result<(), Error> {
+        let erased = self.store.erase(changes).await;
+        self.advance();
+        Ok(erased?)
     }
 
     /// What is recorded of a project.

@@ -12,6 +12,7 @@ use crate::{
     },
     stream::{BasinName, StreamName},
     upstream::Target,
+    wire::json,
 };
 
 /// Names in one page of a list: the most S2 gives.
@@ -65,6 +66,22 @@ pub(super) async fn absence(asked: &Asked<'_>) -> Stop {
         Ok(answer) if !answer.status().is_success() => Stop::relay(answer),
         Ok(_) => Error::Garbage("a stream is listed and not listed").into(),
         Err(error) => error.into(),
+    }
+}
+
+/// The number that the next record of a stream gets; `None` when there is no such stream.
+pub(super) async fn tail(asked: &Asked<'_>) -> Outcome<Option<u64>> {
+    let name = encode(asked.path.stream.as_str());
+    let path = format!("/v1/streams/{name}/records/tail");
+    let answer = asked.caller.fetch(asked.basin(), &path).await?;
+    match answer.status() {
+        StatusCode::OK => {
+            let tail = json::decode_tail(answer.body());
+            let tail = tail.map_err(|_| Error::Garbage("a tail that does not decode"))?;
+            Ok(Some(tail.seq_num))
+        }
+        StatusCode::NOT_FOUND => Ok(None),
+        _ => Err(Stop::relay(answer)),
     }
 }
 

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use super::{Admin, answer, export, query::ListQuery, status};
+use super::{Admin, answer, answer::Info, export, query::ListQuery, status};
 use crate::{
     store::{Listed, Unpinned},
     stream::StreamPath,
@@ -33,6 +33,14 @@ impl Refused {
     pub(super) fn store(error: &impl std::fmt::Display) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self(status, "store_unavailable", error.to_string())
+    }
+
+    /// The same within an answer that has begun.
+    pub(super) fn info(&self) -> Info<'_> {
+        Info {
+            code: self.1,
+            message: &self.2,
+        }
     }
 
     pub(super) fn answer(&self) -> Response<Body> {

@@ -16,7 +16,10 @@ use crate::{
 pub(super) fn takes_api_key(path: &str) -> bool {
     matches!(
         path,
-        "/api/apikeys" | "/api/apikeys/rotate" | "/api/apikeys/revoke"
+        "/api/apikeys"
+            | "/api/apikeys/rotate"
+            | "/api/apikeys/revoke"
+            | "/api/projects/rotate-master"
     )
 }
 
@@ -35,6 +38,8 @@ impl Admin {
             "/api/apikeys" if posts => self.issue_api_key(pass, body).await,
             "/api/apikeys/rotate" if posts => self.rotate_api_key(pass, body).await,
             "/api/apikeys/revoke" if posts => self.revoke_api_key(pass, body).await,
+            "/api/projects/rotate-master" if posts => self.rotate_master(pass, body).await,
+            "/api/projects/rotate-master" => return wrong_method("POST"),
             "/api/apikeys" => return wrong_method("GET, HEAD, POST"),
             "/api/apikeys/rotate" | "/api/apikeys/revoke" => return wrong_method("POST"),
             _ => return not_found(),

@@ -9,6 +9,8 @@ mod certificates;
 mod config;
 mod export;
 mod keyed;
+mod lines;
+mod master;
 mod page;
 mod projects;
 mod query;
@@ -55,6 +57,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for running requests at a stop: an export does not hold a stop up.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Changes of master keys at a time.
+const MAX_MASTER_CHANGES: usize = 4;
+
 /// What the metrics are, as Prometheus wants to be told.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -94,6 +99,8 @@ struct Admin {
     started_at: SystemTime,
     /// One export at a time.
     exports: Arc<Semaphore>,
+    /// Changes of master keys that are watched: each may work on every stream.
+    master_changes: Arc<Semaphore>,
     /// One list at a time: each may look through thousands of rows, and the store has other work.
     lists: Semaphore,
 }
@@ -134,6 +141,7 @@ impl AdminServer {
                 started: Instant::now(),
                 started_at: SystemTime::now(),
                 exports: Arc::new(Semaphore::new(1)),
+                master_changes: Arc::new(Semaphore::new(MAX_MASTER_CHANGES)),
                 lists: Semaphore::new(1),
             }),
         }))

@@ -3,7 +3,7 @@
 use prometheus::{Histogram, IntCounter};
 
 use super::{Each, register::Register};
-use crate::telemetry::label::{CipherName, KeyFailure, Label as _, OpenFailure};
+use crate::telemetry::label::{CipherName, KeyFailure, KeyRotation, Label as _, OpenFailure};
 
 /// Upper bounds of sealing or opening one batch, in seconds: from one small record to 1 MiB.
 const BATCH_SECONDS: [f64; 12] = [
@@ -29,6 +29,8 @@ pub struct Records {
     pub decryption_failures: Each<OpenFailure, IntCounter>,
     /// Requests without a usable key.
     pub key_errors: Each<KeyFailure, IntCounter>,
+    /// New data keys of streams, by what made them due.
+    pub key_rotations: Each<KeyRotation, IntCounter>,
     /// Batches that went up in parts.
     pub split_batches: IntCounter,
     /// Their parts.
@@ -65,8 +67,14 @@ impl Records {
             "Requests without a usable key, by reason.",
             &["reason"],
         )?;
+        let key_rotations = register.counters(
+            "key_rotations_total",
+            "New data keys of streams with managed keys, by reason.",
+            &["reason"],
+        )?;
         Ok(Self {
             ciphers: ciphers(register)?,
+            key_rotations: Each::of_counters(&key_rotations),
             decryption_failures: Each::of_counters(&failures),
             key_errors: Each::of_counters(&key_errors),
             split_batches: register.counter("split_batches_total", "Batches sent in parts.")?,

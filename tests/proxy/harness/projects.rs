@@ -1,12 +1,13 @@
 //! Projects and their API keys: a proxy that lets clients in by API key alone, and keys to come in with.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use streamseal::{
     config::Config,
     crypto::{ApiKey, MasterKey, Pepper},
-    keys::ProjectRule,
+    keys::{ProjectRule, Projects},
     project::Scopes,
+    proxy::gate::{Gate, Pass},
     server::Authenticate,
     store::{ApiKeyEntry, ApiKeyState, Change, ProjectEntry},
 };
@@ -135,5 +136,16 @@ impl Stack {
             id: id.to_owned(),
             text: key.to_text().as_str().to_owned(),
         }
+    }
+
+    /// What an API key lets its owner in as.
+    pub async fn pass(&self, token: &Token) -> Arc<Pass> {
+        let projects = Projects::compile(&self.config.projects).unwrap();
+        let gate = Gate::new(Arc::clone(self.config_store()));
+        let mut headers = http::HeaderMap::new();
+        let bearer = format!("Bearer {}", token.text).parse().unwrap();
+        headers.insert("authorization", bearer);
+        let pass = gate.admit(&projects, &headers).await;
+        Arc::new(pass.map_err(|error| error.told()).unwrap())
     }
 }

@@ -46,7 +46,11 @@ impl MasterChange {
             Some(next) if next.mk_epoch == mk_epoch => {
                 Ok(Left::Change(Box::new(Self::by(registry, pass, &entry)?)))
             }
-            None if entry.mk_epoch == mk_epoch => Ok(Left::Nothing(ended(mk_epoch))),
+            None if entry.mk_epoch == mk_epoch => {
+                // If the disk failed when it ended, the old links may still be on it.
+                registry.erase(Vec::new()).await?;
+                Ok(Left::Nothing(ended(mk_epoch)))
+            }
             Some(_) | None => Err(ProjectError::NotUnderWay(mk_epoch)),
         }
     }
@@ -82,7 +86,7 @@ impl MasterChange {
                 expected: found.revision,
                 entry: Some(entry),
             };
-            match self.registry.commit(vec![write]).await {
+            match self.registry.erase(vec![write]).await {
                 Ok(()) => {
                     tracing::info!(project = %name, mk_epoch, "the master key has changed");
                     return Ok(ended(mk_epoch));

@@ -38,19 +38,13 @@ use crate::store::Change;
 /// Passes over all streams before it gives up: two are enough unless others write all the time.
 const MAX_PASSES: usize = 16;
 
-/// What becomes of a change of the master key, for whoever asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Progress {
-    /// So many data keys are wrapped in the next master key.
-    Rewrapped {
-        /// So many.
-        rewrapped: u64,
-        /// Of so many that were found at the beginning. More may come and go meanwhile.
-        of: u64,
-    },
-    /// The last of it.
-    Stopped(Stopped),
+/// How far a change of the master key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// Data keys that are wrapped in the next master key by now.
+    pub rewrapped: u64,
+    /// Of so many that were found at the beginning. More may come and go meanwhile.
+    pub of: u64,
 }
 
 /// How a request for a change of the master key ended.
@@ -163,7 +157,7 @@ impl Proxy {
     /// # Errors
     /// [`ProjectError`]; nothing has changed then.
     pub async fn begin_master_change(&self, pass: &Arc<Pass>) -> Result<Begun, ProjectError> {
-        MasterChange::begin(&self.registry, &self.keyring, pass).await
+        MasterChange::begin(&self.registry, &self.project_keys, pass).await
     }
 
     /// The change to master key `mk_epoch`, to be brought to its end with an API key of that master key. Never

@@ -23,6 +23,9 @@ const BATCH: usize = 64;
 /// How often a stream may change while its keys are wrapped anew, before it waits for the next pass.
 const MAX_ROUNDS: usize = 8;
 
+/// Data keys that are named as not opening: one keeps the change from its end, and these are enough to begin with.
+const MAX_STUCK: usize = 100;
+
 /// Wraps the data keys of one project.
 pub(super) struct Rewrap<'a> {
     change: &'a MasterChange,
@@ -91,7 +94,7 @@ impl<'a> Rewrap<'a> {
                 let done = passed.done;
                 self.batch(streams, &mut passed).await?;
                 let rewrapped = before.saturating_add(passed.done);
-                if passed.done > done && !tell(Progress::Rewrapped { rewrapped, of }).await {
+                if passed.done > done && !tell(Progress { rewrapped, of }).await {
                     passed.is_read = false;
                     return Ok(passed);
                 }
@@ -200,11 +203,12 @@ impl<'a> Rewrap<'a> {
                     key.wrapped = Some(wrapped);
                     keys += 1;
                 }
-                Err(why) => stuck.push(Stuck {
+                Err(why) if stuck.len() < MAX_STUCK => stuck.push(Stuck {
                     stream: path.to_string(),
                     epoch: key.epoch,
                     why,
                 }),
+                Err(_) => {}
             }
         }
         let entry = StreamEntry {

@@ -85,6 +85,19 @@ impl Store for Faulty {
         })
     }
 
+    fn erase(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>> {
+        let left = self.left.fetch_sub(1, Ordering::SeqCst);
+        Box::pin(async move {
+            if left > 0 {
+                return self.store.erase(changes).await;
+            }
+            if left == 0 && self.fails == Fails::After {
+                self.store.erase(changes).await?;
+            }
+            Err(Error::Closed)
+        })
+    }
+
     fn holdings(&self) -> Holdings {
         self.store.holdings()
     }
@@ -384,7 +397,7 @@ async fn everything_opens_with_old_and_new_keys_until_the_old_ones_end() {
     let stopped = begun.change.rewrap(&mut tell).await.unwrap().unwrap();
     assert!(stopped.done && !stopped.ended && stopped.stuck.is_empty());
     let count = deks.len() as u64;
-    let last = Progress::Rewrapped {
+    let last = Progress {
         rewrapped: count,
         of: count,
     };

@@ -1,0 +1,279 @@
+//! Keys for appends: the newest of the stream, for a whole input, and counted before anything is sealed.
+
+use std::sync::Arc;
+
+use super::{
+    Keyring, Lease, Life, Managed, data_keys,
+    first::is_conflict,
+    holder::Wrapping,
+    policy::{Limits, Next, amount},
+};
+use crate::{
+    clock,
+    crypto::{Digest, StreamCipher},
+    proxy::{Error, call::Stop, exchange::Exchange},
+    store::{self, DataKey, DataKeys, StreamEntry, Versioned},
+    wire::record::{AppendAck, AppendInput},
+};
+
+/// How often the keys of a stream may be changed by others before an append gives up.
+const MAX_ROUNDS: usize = 16;
+
+/// Keys for the inputs of one append, or of one session.
+pub struct Sealer(Kind);
+
+enum Kind {
+    Own(StreamCipher),
+    Managed(Box<Latest>),
+}
+
+/// The managed key that was handed out last.
+struct Latest {
+    managed: Managed,
+    /// With the commitment of the data key that it is of.
+    cipher: Option<(Digest, StreamCipher)>,
+}
+
+/// The key for all parts of one input.
+pub struct Sealing {
+    /// What seals them.
+    pub cipher: StreamCipher,
+    /// To be held until the last part is acked, or failed; none for a key that is never shredded.
+    pub lease: Option<Arc<Lease>>,
+}
+
+impl Sealer {
+    pub(super) fn own(cipher: StreamCipher) -> Self {
+        Self(Kind::Own(cipher))
+    }
+
+    pub(super) fn managed(managed: Managed) -> Self {
+        Self(Kind::Managed(Box::new(Latest {
+            managed,
+            cipher: None,
+        })))
+    }
+
+    /// Whether the stream's records are under one key for ever.
+    pub fn is_own(&self) -> bool {
+        matches!(self.0, Kind::Own(_))
+    }
+
+    /// Makes sure that there is a key, before a session is opened.
+    ///
+    /// # Errors
+    /// As [`Sealer::take`].
+    pub async fn begin(&mut self, exchange: &Exchange) -> Result<(), Stop> {
+        let cipher = match &mut self.0 {
+            Kind::Own(cipher) => cipher.clone(),
+            Kind::Managed(latest) => latest.take(store::Sealing::default()).await?.cipher,
+        };
+        exchange.keyed(&cipher);
+        Ok(())
+    }
+
+    /// The key for an input: that of the newest epoch, under which so much more may be sealed.
+    ///
+    /// # Errors
+    /// There is none: [`Error::OtherLife`] when the stream is not the one that the request began with,
+    /// [`Error::NotAllowed`] when its keys were shredded, and whatever keeps a new one from being made.
+    pub async fn take(&mut self, input: &AppendInput) -> Result<Sealing, Stop> {
+        match &mut self.0 {
+            Kind::Own(cipher) => Ok(Sealing {
+                cipher: cipher.clone(),
+                lease: None,
+            }),
+            Kind::Managed(latest) => latest.take(amount(input)).await,
+        }
+    }
+
+    /// Whether it holds a key that it can get again.
+    pub fn can_rest(&self) -> bool {
+        matches!(&self.0, Kind::Managed(latest) if latest.cipher.is_some())
+    }
+
+    /// Lets go of such a key.
+    pub fn rest(&mut self) {
+        if let Kind::Managed(latest) = &mut self.0 {
+            latest.cipher = None;
+        }
+    }
+}
+
+impl Latest {
+    async fn take(&mut self, wanted: store::Sealing) -> Result<Sealing, Stop> {
+        let keyring = Arc::clone(&self.managed.keyring);
+        // Before the look-up: see `Leases::take`.
+        let mut lease = keyring.leases.take(&self.managed.path);
+        let (mut key, life) = keyring.supply(&self.managed, wanted).await?;
+        self.managed.life = life;
+        lease.is_of(key.epoch);
+        let known = self.cipher.as_ref();
+        let known = known.filter(|(commit, _)| *commit == key.commit);
+        let cipher = match known {
+            Some((_, cipher)) => cipher.clone(),
+            None => {
+                let cipher = match keyring.unwrap(&self.managed, &key).await {
+                    // The master key was changed just now, and the data key is wrapped anew.
+                    Err(Error::NoMasterKey) => {
+                        let found = keyring.look(&self.managed).await?;
+                        let again = data_keys(&found).and_then(|keys| keys.of(key.epoch));
+                        key = again.cloned().ok_or(Error::NoMasterKey)?;
+                        keyring.unwrap(&self.managed, &key).await?
+                    }
+                    unwrapped => unwrapped?,
+                };
+                self.cipher = Some((key.commit, cipher.clone()));
+                cipher
+            }
+        };
+        Ok(Sealing {
+            cipher,
+            lease: Some(Arc::new(lease)),
+        })
+    }
+}
+
+impl Keyring {
+    /// The newest key of a stream with room for so much more, which is counted durably: the first one where
+    /// there is none, the next one where it is due.
+    pub(super) async fn supply(
+        &self,
+        managed: &Managed,
+        wanted: store::Sealing,
+    ) -> Result<(DataKey, Life), Stop> {
+        let limits = Limits::new(&self.rotate_after, managed.cipher);
+        let allowance = self.allowance(&managed.path);
+        let ready = |keys: &DataKeys| {
+            let key = newest(managed, keys)?;
+            let is_ready = wanted == store::Sealing::default()
+                || !limits.is_old(key, clock::now_ms()) && allowance.take(key, wanted);
+            let key = is_ready.then(|| (key.clone(), Life::of(Some(keys))));
+            Ok::<_, Error>(key)
+        };
+        let found = self.look(managed).await?;
+        if let Some(keys) = data_keys(&found)
+            && let Some(ready) = ready(keys)?
+        {
+            return Ok(ready);
+        }
+        let _turn = allowance.turn.lock().await;
+        for _ in 0..MAX_ROUNDS {
+            let wrapping = managed.holder.wrapping(&*self.store).await?;
+            let found = self.look(managed).await?;
+            let keys = data_keys(&found);
+            let supplied = match keys {
+                Some(keys) => {
+                    if let Some(ready) = ready(keys)? {
+                        return Ok(ready);
+                    }
+                    self.more(managed, &limits, &wrapping, (&found, keys), wanted)
+                        .await
+                }
+                None => {
+                    let reserved = limits.block(store::Sealing::default(), wanted);
+                    let made = self.first(managed, &wrapping, &found, reserved).await;
+                    made.map(|key| (key, reserved))
+                }
+            };
+            match supplied {
+                Ok((key, reserved)) => {
+                    allowance.add(&key, reserved, wanted);
+                    let life = keys.map_or(Life(Some(key.commit)), |keys| Life::of(Some(keys)));
+                    return Ok((key, life));
+                }
+                Err(stop) if is_conflict(&stop) => {}
+                Err(stop) => return Err(stop),
+            }
+        }
+        Err(Error::Busy.into())
+    }
+
+    /// Writes down that more is about to be sealed, under a new key if the newest had enough.
+    async fn more(
+        &self,
+        managed: &Managed,
+        limits: &Limits,
+        wrapping: &Wrapping,
+        (found, keys): (&Versioned<Arc<StreamEntry>>, &DataKeys),
+        wanted: store::Sealing,
+    ) -> Result<(DataKey, store::Sealing), Stop> {
+        let key = newest(managed, keys)?;
+        match limits.next(key, wanted, clock::now_ms()) {
+            Next::Reserve(block) => {
+                let mut keys = keys.clone();
+                let counted = keys.keys.last_mut().ok_or(Error::KeyShredded)?;
+                counted.sealed.records = counted.sealed.records.saturating_add(block.records);
+                counted.sealed.bytes = counted.sealed.bytes.saturating_add(block.bytes);
+                let key = counted.clone();
+                let Managed { path, cipher, .. } = managed;
+                let registry = &self.registry;
+                registry
+                    .record_data_keys(path, *cipher, found, keys, None)
+                    .await?;
+                Ok((key, block))
+            }
+            Next::Rotate(reason) => {
+                let reserved = limits.block(store::Sealing::default(), wanted);
+                let key = self
+                    .next_key(managed, wrapping, (found, keys), reserved, reason)
+                    .await?;
+                Ok((key, reserved))
+            }
+        }
+    }
+
+    /// Notes where the first record of an epoch is known to be stored. That it cannot be noted costs a
+    /// certificate its exactness, and nothing else.
+    pub async fn stored(&self, lease: &Lease, ack: &AppendAck) {
+        let (path, at) = (lease.path(), ack.start.seq_num);
+        let noted = |entry: &StreamEntry| {
+            let keys = entry.data_keys.as_ref()?;
+            let key = keys.of(lease.epoch())?;
+            let is_news = key.first_seq_num.is_none_or(|first| at < first);
+            is_news.then(|| keys.clone())
+        };
+        let news = async {
+            let found = self.store.stream(path).await?;
+            if found.entry.as_deref().and_then(noted).is_none() {
+                return Ok(());
+            }
+            let allowance = self.allowance(path);
+            let _turn = allowance.turn.lock().await;
+            let found = self.store.stream(path).await?;
+            let entry = found.entry.as_deref();
+            let Some((entry, mut keys)) = entry.and_then(|entry| Some((entry, noted(entry)?)))
+            else {
+                return Ok(());
+            };
+            if let Some(key) = keys.keys.iter_mut().find(|key| key.epoch == lease.epoch()) {
+                key.first_seq_num = Some(at);
+            }
+            match entry.state.cipher() {
+                Some(cipher) => {
+                    let registry = &self.registry;
+                    registry
+                        .record_data_keys(path, cipher, &found, keys, None)
+                        .await
+                }
+                None => Ok(()),
+            }
+        };
+        match news.await {
+            Ok(()) | Err(Error::OtherLife(_) | Error::Store(store::Error::Conflict(_))) => {}
+            Err(error) => {
+                tracing::warn!(stream = %path, error = error.told(), "first record of a key epoch not noted");
+            }
+        }
+    }
+}
+
+/// The key that seals.
+pub(super) fn newest<'a>(managed: &Managed, keys: &'a DataKeys) -> Result<&'a DataKey, Error> {
+    keys.current().ok_or_else(|| {
+        Error::NotAllowed(format!(
+            "the keys of stream `{}` were shredded: it takes no more records",
+            managed.path
+        ))
+    })
+}

@@ -1,0 +1,4 @@
+//! Clients of streams with managed keys send an API key and nothing else, and everything else is refused.
+
+mod access;
+mod setup;
