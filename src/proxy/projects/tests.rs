@@ -12,11 +12,10 @@ use crate::{
     clock,
     crypto::{Digest, Wrapped},
     keys::{ProjectRule, Projects},
-    project::Scopes,
     proxy::gate::Gate,
     store::{
-        ApiKeyEntry, ApiKeyState, Change, Config, DataKey, DataKeys, Embedded, Holder,
-        MasterRotation, ProjectEntry, Revision, Store, StreamEntry, WrappedKey,
+        ApiKeyEntry, Change, Config, DataKey, DataKeys, Embedded, Holder, MasterRotation,
+        ProjectEntry, Revision, Store, StreamEntry, WrappedKey,
     },
 };
 
