@@ -96,6 +96,8 @@ mod projects;
 mod projects_commands;
 #[path = "proxy/projects_crash.rs"]
 mod projects_crash;
+#[path = "proxy/projects_memory.rs"]
+mod projects_memory;
 #[path = "proxy/registry.rs"]
 mod registry;
 #[path = "proxy/registry_behind.rs"]

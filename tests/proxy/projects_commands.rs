@@ -165,10 +165,13 @@ async fn keys_come_from_files_and_standard_input_alone() {
     }
 }
 
+/// The pepper of the program's project.
+pub const PEPPER: [u8; 32] = [3; 32];
+
 /// The program, with one project.
 pub fn start(dir: &Path, lite: &Lite, filter: &str) -> Program {
     let pepper = dir.join("pepper");
-    fs::write(&pepper, base64(&[3; 32])).unwrap();
+    fs::write(&pepper, base64(&PEPPER)).unwrap();
     let sections = json!({
         "listen": { "authenticate": "api-key" },
         "admin": { "address": "127.0.0.1:0" },
