@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Read as _},
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -196,8 +197,14 @@ impl Listener {
         let io = self.in_time(connecting).await?;
         let io = io.map_err(|error| self.failed(&error))?;
         let peer = io.peer_addr().map_err(|error| self.failed(&error))?;
-        match self.stays_here && !peer.ip().to_canonical().is_loopback() {
-            false => Ok(io),
+        self.may_be_asked(peer.ip())?;
+        Ok(io)
+    }
+
+    /// Makes sure that nothing is sent which must not leave this host.
+    fn may_be_asked(&self, peer: IpAddr) -> Result<(), Failure> {
+        match self.stays_here && !peer.to_canonical().is_loopback() {
+            false => Ok(()),
             true => Err(Failure::Config(format!(
                 "--admin: {} is not on this host; the admin listener speaks plain HTTP, and an API key holds \
                  the project's master key: run this command on the proxy's host, or through a tunnel to it",
@@ -283,4 +290,38 @@ fn bearer(token: &[u8]) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_bytes(&value).ok()?;
     value.set_sensitive(true);
     Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn api_keys_do_not_leave_this_host() {
+        let url: Uri = "http://localhost:9090".parse().unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let key = format!("sk-ss-{}", "AQ".to_owned() + &"A".repeat(74));
+        std::fs::write(file.path(), key + "\n").unwrap();
+        let keyed = Keyed {
+            admin: url.clone(),
+            api_key_file: file.path().into(),
+        };
+        let operator = Operator {
+            admin: url,
+            admin_token_file: None,
+        };
+        let may = |listener: &Listener, peer: &str| {
+            let peer = peer.parse().unwrap();
+            listener.may_be_asked(peer).is_ok()
+        };
+        for listener in [keyed.listener().unwrap(), operator.listener_here().unwrap()] {
+            for here in ["127.0.0.1", "127.3.2.1", "::1", "::ffff:127.0.0.1"] {
+                assert!(may(&listener, here), "{here}");
+            }
+            for elsewhere in ["10.0.0.1", "192.0.2.1", "::ffff:10.0.0.1", "2001:db8::1"] {
+                assert!(!may(&listener, elsewhere), "{elsewhere}");
+            }
+        }
+        assert!(may(&operator.listener().unwrap(), "10.0.0.1"));
+    }
 }

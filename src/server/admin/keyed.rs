@@ -102,6 +102,9 @@ impl Refused {
                 "permission_denied",
                 error.to_string(),
             ),
+            Code::RateLimited => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", error.to_string())
+            }
             _ => Self::store(error),
         }
     }
