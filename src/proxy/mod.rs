@@ -73,7 +73,7 @@ pub struct Proxy {
     /// Checks API keys, when they are what clients come in with.
     gate: Option<Gate>,
     /// The projects' API keys.
-    project_keys: projects::Keyring,
+    roster: projects::Roster,
     upstream: Upstream,
     basin_domain: String,
     fit: Fit,
@@ -127,7 +127,7 @@ impl Proxy {
         );
         Self {
             gate: parts.takes_api_keys.then(|| Gate::new(Arc::clone(&store))),
-            project_keys: projects::Keyring::new(Arc::clone(&store)),
+            roster: projects::Roster::new(Arc::clone(&store)),
             keyring: Arc::new(keyring),
             registry,
             ceiling: Ceiling::new(),

@@ -1,6 +1,6 @@
 //! A project's first API key, and with it its master key.
 
-use super::{Issued, Keyring, ProjectError, issue};
+use super::{Issued, ProjectError, Roster, issue};
 use crate::{
     crypto::MasterKey,
     keys::Project,
@@ -11,7 +11,7 @@ use crate::{
 /// Rows of streams that are looked at at a time.
 const STREAMS_AT_A_TIME: usize = 1000;
 
-impl Keyring {
+impl Roster {
     /// Makes a project's master key, and the first API key, which may be used for everything. `again` makes
     /// them anew for when the answer was lost, as long as the project holds no stream's data keys.
     ///

@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use zeroize::Zeroizing;
 
-use super::{Issued, Keyring, Pass, ProjectError, rules};
+use super::{Issued, Pass, ProjectError, Roster, rules};
 use crate::{
     clock,
     crypto::{ApiKey, MasterKey},
@@ -58,7 +58,7 @@ fn is_visible(character: char) -> bool {
     !character.is_control() && !turns && (character == ' ' || !character.is_whitespace())
 }
 
-impl Keyring {
+impl Roster {
     /// Makes another API key for the project of `by`.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Keyring, Pass, ProjectError, rules};
+use super::{Pass, ProjectError, Roster, rules};
 use crate::{
     clock,
     keys::Projects,
@@ -68,7 +68,7 @@ pub enum KeyStanding {
     Revoked,
 }
 
-impl Keyring {
+impl Roster {
     /// The API keys of the project of `by`, those included that ended not long ago.
     ///
     /// # Errors

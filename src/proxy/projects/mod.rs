@@ -4,10 +4,10 @@
 mod create;
 mod error;
 mod issue;
-mod keyring;
 mod list;
 mod next_master;
 mod revoke;
+mod roster;
 mod rotate;
 pub(super) mod rules;
 mod sweep;
@@ -22,8 +22,8 @@ use zeroize::Zeroizing;
 pub use self::{
     error::ProjectError,
     issue::Wanted,
-    keyring::Keyring,
     list::{ApiKeyView, KeyStanding, ProjectView},
+    roster::Roster,
     rotate::{GRACE, Rotated},
     rules::MAX_API_KEYS,
 };
@@ -86,7 +86,7 @@ impl Proxy {
     pub async fn projects(&self) -> Result<Vec<ProjectView>, ProjectError> {
         self.takes_api_keys()?;
         let rules = self.registry.rules();
-        self.project_keys.projects(rules.projects()).await
+        self.roster.projects(rules.projects()).await
     }
 
     /// The API keys of the project of `by`, those included that ended not long ago.
@@ -94,7 +94,7 @@ impl Proxy {
     /// # Errors
     /// [`ProjectError`].
     pub async fn api_keys(&self, by: &Pass) -> Result<Vec<ApiKeyView>, ProjectError> {
-        self.project_keys.api_keys(by).await
+        self.roster.api_keys(by).await
     }
 
     /// Makes another API key for the project of `by`.
@@ -102,7 +102,7 @@ impl Proxy {
     /// # Errors
     /// [`ProjectError`]; nothing has changed then, but for [`ProjectError::Broken`].
     pub async fn issue_api_key(&self, by: &Pass, wanted: &Wanted) -> Result<Issued, ProjectError> {
-        self.project_keys.issue(by, wanted).await
+        self.roster.issue(by, wanted).await
     }
 
     /// Puts a new API key in place of the one of this id, or of the one that asks. The one before is good for
@@ -116,7 +116,7 @@ impl Proxy {
         id: Option<&str>,
         grace: Duration,
     ) -> Result<Rotated, ProjectError> {
-        self.project_keys.rotate(by, id, grace).await
+        self.roster.rotate(by, id, grace).await
     }
 
     /// Revokes the API key of this id at once and for ever; `false` when it was over before. The last one that
@@ -130,14 +130,14 @@ impl Proxy {
         id: &str,
         force: bool,
     ) -> Result<bool, ProjectError> {
-        self.project_keys.revoke(by, id, force).await
+        self.roster.revoke(by, id, force).await
     }
 
     async fn create(&self, name: &ProjectName, again: bool) -> Result<Issued, ProjectError> {
         self.takes_api_keys()?;
         let rules = self.registry.rules();
         let project = rules.projects().named(name).ok_or(ProjectError::Unknown)?;
-        self.project_keys.create(project, again).await
+        self.roster.create(project, again).await
     }
 
     fn takes_api_keys(&self) -> Result<(), ProjectError> {

@@ -1,12 +1,12 @@
 //! The next master key of a project, and an API key of it.
 
-use super::{Issued, Keyring, Pass, ProjectError, issue, rules};
+use super::{Issued, Pass, ProjectError, Roster, issue, rules};
 use crate::{
     crypto::MasterKey,
     store::{ApiKeyEntry, MasterRotation, ProjectEntry},
 };
 
-impl Keyring {
+impl Roster {
     /// Begins a change of the master key, unless one is under way, and makes an API key of the next master
     /// key, with the scopes of the one that asks. Returns the project's row after it, too.
     ///

@@ -1,8 +1,8 @@
 //! The end of an API key, at once and for ever.
 
-use super::{Keyring, Pass, ProjectError, rules};
+use super::{Pass, ProjectError, Roster, rules};
 
-impl Keyring {
+impl Roster {
     /// Revokes the API key of this id; `false` when it was over before. The last one that keeps the project
     /// from losing its data is revoked only by `force`.
     ///

@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::{Issued, Keyring, Pass, ProjectError, issue, rules};
+use super::{Issued, Pass, ProjectError, Roster, issue, rules};
 use crate::{
     clock,
     project::Scopes,
@@ -27,7 +27,7 @@ pub struct Rotated {
     pub until: u64,
 }
 
-impl Keyring {
+impl Roster {
     /// Puts a new API key in place of the one of this id, or of the one that asks: with the same scopes and
     /// label, and good for as long. The one before is good for `grace` more, from a minute to 30 days.
     ///

@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Keyring, ProjectError, rules};
+use super::{ProjectError, Roster, rules};
 use crate::{proxy::Proxy, store::ProjectEntry};
 
 /// How often projects are looked at. So long after its end an API key may still be revived by setting the
 /// clock back.
 const EVERY: Duration = Duration::from_secs(15);
 
-impl Keyring {
+impl Roster {
     /// Marks every API key whose time is over, and moves the recorded time of each project along.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl Proxy {
         if self.gate.is_none() {
             return;
         }
-        self.project_keys.sweep_or_say().await;
+        self.roster.sweep_or_say().await;
         let proxy = Arc::downgrade(self);
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval_at(Instant::now() + EVERY, EVERY);
@@ -57,7 +57,7 @@ impl Proxy {
             loop {
                 ticks.tick().await;
                 let Some(proxy) = proxy.upgrade() else { return };
-                proxy.project_keys.sweep_or_say().await;
+                proxy.roster.sweep_or_say().await;
             }
         });
     }

@@ -28,7 +28,7 @@ const DAY: u64 = 24 * HOUR;
 /// A store with one project, and a clock.
 struct World {
     store: Arc<dyn Store>,
-    keyring: Keyring,
+    roster: Roster,
     projects: Projects,
     clock: Arc<AtomicU64>,
     _dir: TempDir,
@@ -59,7 +59,7 @@ impl World {
         let told = Arc::clone(&clock);
         let told = Arc::new(move || told.load(SeqCst));
         Self {
-            keyring: Keyring::by_clock(Arc::clone(&store), told),
+            roster: Roster::by_clock(Arc::clone(&store), told),
             projects: Projects::compile(&[rule]).unwrap(),
             store,
             clock,
@@ -76,7 +76,7 @@ impl World {
 
     async fn create(&self, again: bool) -> Result<Issued, ProjectError> {
         let project = self.projects.named(&name()).unwrap();
-        self.keyring.create(project, again).await
+        self.roster.create(project, again).await
     }
 
     /// What the gate makes of an API key by the system's clock, which stands where the test's began.
@@ -104,22 +104,22 @@ impl World {
     /// Lets time pass, and the sweeper see it.
     async fn after(&self, ms: u64) {
         self.clock.fetch_add(ms, SeqCst);
-        self.keyring.sweep().await.unwrap();
+        self.roster.sweep().await.unwrap();
     }
 
     async fn issue(&self, by: &Issued, wanted: &Wanted) -> Result<Issued, ProjectError> {
         let by = self.pass(by).await;
-        self.keyring.issue(&by, wanted).await
+        self.roster.issue(&by, wanted).await
     }
 
     async fn rotate(&self, by: &Issued, id: Option<&str>) -> Result<Rotated, ProjectError> {
         let by = self.pass(by).await;
-        self.keyring.rotate(&by, id, GRACE).await
+        self.roster.rotate(&by, id, GRACE).await
     }
 
     async fn revoke(&self, by: &Issued, id: &str, force: bool) -> Result<bool, ProjectError> {
         let by = self.pass(by).await;
-        self.keyring.revoke(&by, id, force).await
+        self.roster.revoke(&by, id, force).await
     }
 
     async fn entry(&self) -> ProjectEntry {
@@ -132,13 +132,13 @@ impl World {
         let mut entry = self.entry().await;
         change(&mut entry);
         let found = self.store.project(&name()).await.unwrap();
-        let committed = self.keyring.commit(&name(), found.revision, entry).await;
+        let committed = self.roster.commit(&name(), found.revision, entry).await;
         committed.unwrap();
     }
 
     async fn view(&self, by: &Issued, id: &str) -> ApiKeyView {
         let by = self.pass(by).await;
-        let views = self.keyring.api_keys(&by).await.unwrap();
+        let views = self.roster.api_keys(&by).await.unwrap();
         views.into_iter().find(|view| view.id == id).unwrap()
     }
 }
@@ -218,9 +218,9 @@ async fn a_clock_that_is_set_back_revives_nothing() {
     let next = &rotated.issued;
     world.after(2 * DAY).await;
     let seen = world.entry().await.seen_at;
-    // The gate's clock is where it was all the time. Now the keyring's is set back as well, and commits.
+    // The gate's clock is where it was all the time. Now the roster's is set back as well, and commits.
     world.clock.fetch_sub(30 * DAY, SeqCst);
-    world.keyring.sweep().await.unwrap();
+    world.roster.sweep().await.unwrap();
     let later = world.issue(next, &wanted(&[Scope::Read])).await.unwrap();
     for over in [&first, &short, &revoked] {
         assert!(!world.is_good(over).await);
@@ -254,7 +254,7 @@ async fn of_two_rotations_at_once_one_wins() {
         let rotating = async || {
             let (world, id) = (Arc::clone(&world), key.id.clone());
             let by = world.pass(&first).await;
-            tokio::spawn(async move { world.keyring.rotate(&by, Some(&id), GRACE).await })
+            tokio::spawn(async move { world.roster.rotate(&by, Some(&id), GRACE).await })
         };
         let (one, other) = (rotating().await, rotating().await);
         let (one, other) = (one.await.unwrap(), other.await.unwrap());
@@ -275,12 +275,12 @@ async fn a_revoked_key_does_nothing_any_more_even_where_it_was_let_in_before() {
     let early = world.pass(&other).await;
     assert!(world.revoke(&first, &other.id, false).await.unwrap());
     assert!(!world.is_good(&other).await);
-    let keyring = &world.keyring;
+    let roster = &world.roster;
     for refused in [
-        keyring.issue(&early, &wanted(&Scope::ALL)).await.err(),
-        keyring.rotate(&early, Some(&first.id), GRACE).await.err(),
-        keyring.revoke(&early, &first.id, true).await.err(),
-        keyring.api_keys(&early).await.err(),
+        roster.issue(&early, &wanted(&Scope::ALL)).await.err(),
+        roster.rotate(&early, Some(&first.id), GRACE).await.err(),
+        roster.revoke(&early, &first.id, true).await.err(),
+        roster.api_keys(&early).await.err(),
     ] {
         let is_refused = matches!(
             refused,

@@ -28,7 +28,7 @@ use self::rewrap::{Rewrap, Rewrapped};
 use super::super::{
     Error, Proxy,
     gate::{Master, Pass},
-    projects::{Issued, Keyring, ProjectError},
+    projects::{Issued, ProjectError, Roster},
     registry::Registry,
 };
 use crate::store;
@@ -101,10 +101,10 @@ impl MasterChange {
 
     async fn begin(
         registry: &Arc<Registry>,
-        keyring: &Keyring,
+        roster: &Roster,
         pass: &Arc<Pass>,
     ) -> Result<Begun, ProjectError> {
-        let (entry, issued) = keyring.next_master(pass).await?;
+        let (entry, issued) = roster.next_master(pass).await?;
         Ok(Begun {
             change: Self::by(registry, pass, &entry)?,
             issued,
@@ -157,7 +157,7 @@ impl Proxy {
     /// # Errors
     /// [`ProjectError`]; nothing has changed then.
     pub async fn begin_master_change(&self, pass: &Arc<Pass>) -> Result<Begun, ProjectError> {
-        MasterChange::begin(&self.registry, &self.project_keys, pass).await
+        MasterChange::begin(&self.registry, &self.roster, pass).await
     }
 
     /// The change to master key `mk_epoch`, to be brought to its end with an API key of that master key. Never

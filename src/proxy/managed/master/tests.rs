@@ -13,7 +13,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, header};
 
-use super::{Keyring, Left, Master, MasterChange, Pass, Progress, ProjectError, Registry, Stopped};
+use super::{Left, Master, MasterChange, Pass, Progress, ProjectError, Registry, Roster, Stopped};
 use crate::{
     crypto::{ApiKey, Cipher, Dek, DekPlace, Digest, Key, MasterKey, Wrapped},
     keys::{ProjectRule, Projects},
@@ -131,7 +131,7 @@ struct World {
     store: Arc<Faulty>,
     registry: Arc<Registry>,
     gate: Gate,
-    keyring: Keyring,
+    roster: Roster,
     projects: Projects,
 }
 
@@ -169,7 +169,7 @@ impl World {
         );
         Self {
             registry: Arc::new(registry),
-            keyring: Keyring::new(Arc::clone(&as_store)),
+            roster: Roster::new(Arc::clone(&as_store)),
             gate: Gate::new(as_store),
             projects: Projects::compile(&[rule]).unwrap(),
             store,
@@ -241,7 +241,7 @@ impl World {
     /// Begins or joins, and wraps everything. Returns the API key that came with it.
     async fn begin(&self, api_key: &str) -> Result<(String, Option<Stopped>), ProjectError> {
         let begun =
-            MasterChange::begin(&self.registry, &self.keyring, &self.pass(api_key).await?).await?;
+            MasterChange::begin(&self.registry, &self.roster, &self.pass(api_key).await?).await?;
         let stopped = begun.change.rewrap(&mut reader()).await?;
         Ok((begun.issued.api_key.to_string(), stopped))
     }
@@ -374,7 +374,7 @@ async fn everything_opens_with_old_and_new_keys_until_the_old_ones_end() {
     let (old, mut deks) = world.fill().await;
     let begun = MasterChange::begin(
         &world.registry,
-        &world.keyring,
+        &world.roster,
         &world.pass(&old).await.unwrap(),
     )
     .await
@@ -443,7 +443,7 @@ async fn broken_off(left: i64, fails: Fails, resumes_with_new: bool) -> bool {
         let world = World::open(dir.path(), left, fails);
         async {
             let pass = world.pass(&old).await?;
-            let begun = MasterChange::begin(&world.registry, &world.keyring, &pass).await?;
+            let begun = MasterChange::begin(&world.registry, &world.roster, &pass).await?;
             keys.push(begun.issued.api_key.to_string());
             begun.change.rewrap(&mut reader()).await?;
             world.finish(&keys[1], 2).await
@@ -542,7 +542,7 @@ async fn streams_that_are_written_to_all_the_time_lose_nothing() {
     let path: StreamPath = "basin-of-a/stream-0".parse().unwrap();
     let begun = MasterChange::begin(
         &world.registry,
-        &world.keyring,
+        &world.roster,
         &world.pass(&old).await.unwrap(),
     )
     .await
@@ -720,7 +720,7 @@ async fn without_the_scope_or_a_number_nothing_begins() {
     world.store.commit(vec![write]).await.unwrap();
     let pass = world.pass(&old).await.unwrap();
     for result in [
-        MasterChange::begin(&world.registry, &world.keyring, &pass)
+        MasterChange::begin(&world.registry, &world.roster, &pass)
             .await
             .map(|_| ()),
         MasterChange::resume(&world.registry, &pass, 1)
@@ -760,7 +760,7 @@ async fn what_nobody_reads_does_not_end() {
     let world = World::sound(dir.path());
     let (old, deks) = world.fill().await;
     let pass = world.pass(&old).await.unwrap();
-    let begun = MasterChange::begin(&world.registry, &world.keyring, &pass)
+    let begun = MasterChange::begin(&world.registry, &world.roster, &pass)
         .await
         .unwrap();
     let mut gone = |_| -> BoxFuture<'_, bool> { Box::pin(async { false }) };

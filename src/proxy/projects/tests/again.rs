@@ -85,7 +85,7 @@ async fn a_stream_that_came_into_use_meanwhile_keeps_its_master_key() {
     let before = world.entry().await;
     let issued = world.create(true).await.unwrap();
     with_stream(&world, Holder::Project(name()), false).await;
-    let back = world.keyring.or_back(&name(), &issued, &before).await;
+    let back = world.roster.or_back(&name(), &issued, &before).await;
     assert!(matches!(back, Err(ProjectError::InUse(_))), "{back:?}");
     assert_eq!(world.entry().await, before);
     assert!(world.is_good(&first).await && !world.is_good(&issued).await);

@@ -47,19 +47,15 @@ async fn there_are_256_keys_and_those_that_ended_first_make_room() {
     for _ in 1..MAX_API_KEYS {
         made.push(
             world
-                .keyring
+                .roster
                 .issue(&by, &wanted(&[Scope::Read]))
                 .await
                 .unwrap(),
         );
     }
-    let full = world
-        .keyring
-        .issue(&by, &wanted(&[Scope::Read]))
-        .await
-        .err();
+    let full = world.roster.issue(&by, &wanted(&[Scope::Read])).await.err();
     assert!(matches!(full, Some(ProjectError::Full(256))), "{full:?}");
-    let full = world.keyring.rotate(&by, None, GRACE).await.err();
+    let full = world.roster.rotate(&by, None, GRACE).await.err();
     assert!(matches!(full, Some(ProjectError::Full(256))), "{full:?}");
     assert_eq!(world.entry().await.api_keys.len(), MAX_API_KEYS);
     for at in [7, 3] {
@@ -69,7 +65,7 @@ async fn there_are_256_keys_and_those_that_ended_first_make_room() {
     for gone in [7, 3] {
         assert!(world.entry().await.api_key(&made[gone].id).is_some());
         world
-            .keyring
+            .roster
             .issue(&by, &wanted(&[Scope::Read]))
             .await
             .unwrap();
@@ -126,7 +122,7 @@ async fn what_nobody_could_mean_is_refused() {
     let by = world.pass(&first).await;
     for grace in [0, 59, 30 * 24 * 3600 + 1, u64::MAX] {
         let rotated = world
-            .keyring
+            .roster
             .rotate(&by, None, Duration::from_secs(grace))
             .await;
         assert!(

@@ -14,12 +14,12 @@ const MAX_ROUNDS: usize = 8;
 
 /// The projects and their API keys, as they are recorded. Cheap to clone.
 #[derive(Clone)]
-pub struct Keyring {
+pub struct Roster {
     pub(super) store: Arc<dyn Store>,
     clock: Clock,
 }
 
-impl Keyring {
+impl Roster {
     /// What `store` records of projects, by the system's clock, as long as that does not go
     /// back.
     pub fn new(store: Arc<dyn Store>) -> Self {
