@@ -42,6 +42,8 @@ mod encodings;
 mod flow;
 #[path = "proxy/fuzz.rs"]
 mod fuzz;
+#[path = "proxy/gate.rs"]
+mod gate;
 #[path = "proxy/harness/mod.rs"]
 mod harness;
 #[path = "proxy/host.rs"]

@@ -39,6 +39,8 @@ pub struct Running {
     address: SocketAddr,
     certificate: Option<String>,
     reloader: Arc<Reloader>,
+    proxy: Arc<Proxy>,
+    store: Arc<dyn Store>,
     drain: Drain,
     server: JoinHandle<()>,
     admin: Option<RunningAdmin>,
@@ -195,7 +197,7 @@ fn run_parts(
     );
     let parts = admin::Parts {
         proxy: Arc::clone(&proxy),
-        store,
+        store: Arc::clone(&store),
         reloads: Arc::clone(reloader.reloads()),
         readiness: Arc::new(readiness),
         metrics: Arc::clone(&metrics),
@@ -211,6 +213,8 @@ fn run_parts(
         address: server.local_addr(),
         certificate: server.tls().self_signed_pem(),
         reloader,
+        proxy: Arc::clone(&proxy),
+        store,
         admin: admin.map(RunningAdmin::start),
         server: tokio::spawn(server.serve(proxy, drain.clone())),
         drain,
@@ -281,6 +285,16 @@ impl Running {
     /// What puts another configuration in force while it runs.
     pub fn reloader(&self) -> &Arc<Reloader> {
         &self.reloader
+    }
+
+    /// What answers its requests. Keeps the config store open.
+    pub fn proxy(&self) -> &Arc<Proxy> {
+        &self.proxy
+    }
+
+    /// What it keeps its records in. Keeps the config store open.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
     }
 
     /// How far its stop has come. Does not keep it running.

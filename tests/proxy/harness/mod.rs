@@ -13,6 +13,7 @@ mod memory;
 mod oracle;
 mod played;
 mod program;
+mod projects;
 mod ran;
 mod raw;
 mod tap;
@@ -42,6 +43,7 @@ pub use memory::{Found, Secret, connections, search};
 pub use oracle::{CIPHERS, open, seal};
 pub use played::{frame, heartbeat, sealed_batch, second_ack};
 pub use program::{Program, terminate};
+pub use projects::{Token, pepper, project};
 pub use ran::Ran;
 pub use raw::{
     CONTINUATION, DATA, GOAWAY, HEADERS, PUSH_PROMISE, Peer, RST_STREAM, Raw, SETTINGS, Says,
@@ -174,6 +176,16 @@ impl Stack {
         self.admin = running.admin_addr();
         self.running = Some(running);
         Ok(())
+    }
+
+    /// The proxy itself.
+    pub fn proxy(&self) -> &Arc<streamseal::proxy::Proxy> {
+        self.running.as_ref().unwrap().proxy()
+    }
+
+    /// What it keeps its records in.
+    pub fn config_store(&self) -> &Arc<dyn store::Store> {
+        self.running.as_ref().unwrap().store()
     }
 
     /// What the proxy counts and measures.
