@@ -3,7 +3,7 @@
 use prometheus::{Histogram, IntCounter};
 
 use super::{Each, register::Register};
-use crate::telemetry::label::{CipherName, KeyFailure, Label as _, OpenFailure};
+use crate::telemetry::label::{ApiKeyRefusal, CipherName, KeyFailure, Label as _, OpenFailure};
 
 /// Upper bounds of sealing or opening one batch, in seconds: from one small record to 1 MiB.
 const BATCH_SECONDS: [f64; 12] = [
@@ -29,6 +29,8 @@ pub struct Records {
     pub decryption_failures: Each<OpenFailure, IntCounter>,
     /// Requests without a usable key.
     pub key_errors: Each<KeyFailure, IntCounter>,
+    /// Requests and sessions whose API key was refused, or did not allow them.
+    pub api_key_refusals: Each<ApiKeyRefusal, IntCounter>,
     /// Batches that went up in parts.
     pub split_batches: IntCounter,
     /// Their parts.
@@ -65,10 +67,16 @@ impl Records {
             "Requests without a usable key, by reason.",
             &["reason"],
         )?;
+        let refusals = register.counters(
+            "api_key_refusals_total",
+            "Requests and sessions whose API key was refused, or did not allow them, by reason.",
+            &["reason"],
+        )?;
         Ok(Self {
             ciphers: ciphers(register)?,
             decryption_failures: Each::of_counters(&failures),
             key_errors: Each::of_counters(&key_errors),
+            api_key_refusals: Each::of_counters(&refusals),
             split_batches: register.counter("split_batches_total", "Batches sent in parts.")?,
             split_parts: register.counter("split_parts_total", "Parts of such batches.")?,
             compressed: register.counter(
