@@ -3,6 +3,7 @@
 mod file;
 mod header;
 mod projects;
+mod reach;
 mod rotation;
 
 use serde::{Deserialize, Serialize};

@@ -29,6 +29,9 @@ pub enum Error {
     /// is the same.
     #[error("access token is not valid")]
     Unauthenticated(#[from] gate::Refusal),
+    /// The API key is good, but does not allow this.
+    #[error(transparent)]
+    Denied(#[from] gate::Denied),
     /// The API key is good, but does not allow this; the text says what.
     #[error("{0}")]
     NotAllowed(String),
@@ -303,6 +306,7 @@ impl Error {
             Self::Timeout | Self::Stopped => Code::UpstreamTimeout,
             Self::UnknownStream(_)
             | Self::Declared(_)
+            | Self::Denied(_)
             | Self::NotAllowed(_)
             | Self::NoMasterKey => Code::PermissionDenied,
         }
@@ -314,6 +318,7 @@ impl Error {
             Self::Key(_)
             | Self::WrongKey
             | Self::Unauthenticated(_)
+            | Self::Denied(_)
             | Self::NotAllowed(_)
             | Self::NoMasterKey
             | Self::Decode(_)

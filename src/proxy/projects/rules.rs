@@ -67,7 +67,10 @@ pub(in crate::proxy) fn authorise(
     let key = entry.api_key(&by.key_id).filter(|key| key.is_good(now));
     match key {
         Some(key) if key.scopes.allow(Scope::Manage) => Ok(()),
-        Some(_) | None => Err(Error::from(Refusal::Over(by.key_id.clone())).into()),
+        Some(_) | None => {
+            let (project, id) = (by.project.name.clone(), by.key_id.clone());
+            Err(Error::from(Refusal::Over { project, id }).into())
+        }
     }
 }
 
