@@ -44,6 +44,8 @@ pub struct Config {
     pub store: store::Config,
     /// What is done about the keys that clients send.
     pub keys: keys::Config,
+    /// Which service wraps data keys.
+    pub kms: keys::kms::Config,
     /// How much of the proxy clients may use.
     pub limits: server::Limits,
     /// Who used what.
@@ -132,6 +134,7 @@ impl Config {
         problems.extend(self.limits.problems());
         problems.extend(self.admin.problems());
         problems.extend(self.store.problems());
+        problems.extend(self.kms.problems());
         problems.extend(self.audit.problems());
         problems.extend(self.traces.problems());
         problems.extend(upstream::problems(&self.upstream));

@@ -26,7 +26,16 @@ pub const DEFAULT_FILTER: &str = "info";
 
 /// Libraries that log header blocks, frames or handshakes below `info`: the encryption key of every
 /// request would be in the log. No filter can turn those events on.
-const CAPPED: [&str; 5] = ["h2", "hyper", "hyper_util", "rustls", "tokio_rustls"];
+const CAPPED: [&str; 6] = [
+    "h2",
+    "hyper",
+    "hyper_rustls",
+    "hyper_util",
+    "rustls",
+    "tokio_rustls",
+];
+/// What the libraries of the AWS SDK start with. They log whole requests and answers, data keys included.
+const CAPPED_PREFIX: &str = "aws_";
 
 /// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -119,7 +128,8 @@ pub fn bounded(text: &str, most: usize) -> &str {
 fn is_harmless(metadata: &Metadata<'_>) -> bool {
     let library = metadata.target().split("::").next().unwrap_or_default();
     // Levels order from the loudest down: ERROR is the least.
-    !CAPPED.contains(&library) || *metadata.level() <= Level::INFO
+    let is_capped = CAPPED.contains(&library) || library.starts_with(CAPPED_PREFIX);
+    !is_capped || *metadata.level() <= Level::INFO
 }
 
 #[cfg(test)]
@@ -160,6 +170,7 @@ mod tests {
                 tracing::trace!(target: "h2::codec::framed_write", "secret");
                 tracing::debug!(target: "hyper::proto::h1", "secret");
                 tracing::debug!(target: "rustls::conn", "secret");
+                tracing::trace!(target: "aws_smithy_runtime::client::orchestrator", "secret");
                 tracing::warn!(target: "h2::proto", "seen");
                 tracing::trace!(target: "streamseal::proxy", "seen too");
                 tracing::trace!(target: "h2other", "seen as well");

@@ -78,6 +78,8 @@ mod metrics;
 mod metrics_failures;
 #[path = "proxy/metrics_names.rs"]
 mod metrics_names;
+#[path = "proxy/migrate/mod.rs"]
+mod migrate;
 #[path = "proxy/native.rs"]
 mod native;
 #[path = "proxy/native_reads.rs"]

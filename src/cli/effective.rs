@@ -76,7 +76,8 @@ mod tests {
              [listen.tls]\ncert_file = \"c\"\nkey_file = \"k\"\nclient_ca_file = \"ca\"\n\
              [upstream]\naccount_endpoint = \"http://other\"\naccess_token_file = \"t\"\n\
              [upstream.tls]\nca_file = \"uca\"\n\
-             [store]\nunknown_streams = \"plain\"\n[keys]\ncheck = \"off\"\n[limits]\ndrain_timeout = \"1s\"\n\
+             [store]\nunknown_streams = \"plain\"\n[keys]\ncheck = \"off\"\n\
+             [kms]\nprovider = \"aws\"\n[limits]\ndrain_timeout = \"1s\"\n\
              [[basins]]\nmatch = \"b\"\n[[streams]]\nmatch = \"b/s\"\ncipher = \"none\"\n",
         );
         let effective = effective(&running, &wanted);
@@ -98,6 +99,7 @@ mod tests {
         waiting.sort();
         let keys = [
             "keys.check",
+            "kms.provider",
             "limits.drain_timeout",
             "listen.address",
             "listen.authenticate",

@@ -30,6 +30,7 @@ pub mod reload;
 mod remote;
 pub mod serve;
 mod store;
+mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,9 @@ enum Command {
     /// Make, list, rotate or revoke a project's API keys, through the admin listener of a running proxy.
     #[command(subcommand)]
     Apikey(apikey::Command),
+    /// Copy a stream into another one, or check that everything in one decrypts.
+    #[command(subcommand)]
+    Stream(stream::Command),
     /// Run an S2 server in memory, the proxy in front of it, and a worked example.
     #[cfg(feature = "quickstart")]
     Quickstart(quickstart::Args),
@@ -165,6 +169,10 @@ fn run_with(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Command::Apikey(command) => {
             begin(args.log_format, None)?;
             block_on(apikey::run(command))
+        }
+        Command::Stream(command) => {
+            begin(args.log_format, None)?;
+            stream::run(command)
         }
         Command::Serve(file) => {
             begin(args.log_format, None)?;

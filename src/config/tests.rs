@@ -185,6 +185,8 @@ fn mistakes_of_every_section_are_found_together() {
     let text = r#"
         [upstream]
         basin_endpoint = "ftp://x"
+        [kms]
+        provider = "aws"
         [limits]
         max_connections = 0
         [[streams]]
@@ -206,6 +208,7 @@ fn mistakes_of_every_section_are_found_together() {
         [
             "listen.tls.cert_file",
             "limits.max_connections",
+            "kms.aws.key_id",
             "upstream.basin_endpoint",
             "streams[0].match",
             "streams[1].key_file",

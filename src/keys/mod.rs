@@ -1,7 +1,9 @@
-//! Where keys come from: the client's header, a file of the operator's, or the projects that API keys are of.
+//! Where keys come from: the client's header, a file of the operator's, the projects that API keys are of, or a
+//! key management service.
 
 mod file;
 mod header;
+pub mod kms;
 mod projects;
 mod reach;
 mod rotation;

@@ -259,6 +259,13 @@ impl Code {
 }
 
 impl Error {
+    /// An append to a stream whose keys were all shredded.
+    pub(super) fn shredded_stream(path: &StreamPath) -> Self {
+        Self::NotAllowed(format!(
+            "the keys of stream `{path}` were shredded: it takes no more records"
+        ))
+    }
+
     /// The same error, had after the upstream was asked to act: it can no longer promise that nothing
     /// happened.
     #[must_use]

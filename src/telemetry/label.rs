@@ -206,6 +206,32 @@ label! {
 }
 
 label! {
+    /// A call to the key management service.
+    KmsOperation {
+        /// A data key is wrapped.
+        Wrap = "wrap",
+        /// A data key is unwrapped.
+        Unwrap = "unwrap",
+    }
+}
+
+label! {
+    /// How a call to the key management service ended.
+    KmsOutcome {
+        /// As it should.
+        Ok = "ok",
+        /// No answer, or none for now.
+        Unreachable = "unreachable",
+        /// The key may not be used.
+        Denied = "denied",
+        /// The wrapped key does not open.
+        InvalidCiphertext = "invalid_ciphertext",
+        /// It cannot be used as it is configured.
+        Misconfigured = "misconfigured",
+    }
+}
+
+label! {
     /// What an entry of the config store is about.
     EntryKind {
         /// A basin.
@@ -351,5 +377,6 @@ mod tests {
     fn values_stand_where_they_say() {
         is_sound::<Operation>();
         is_sound::<OpenFailure>();
+        is_sound::<KmsOutcome>();
     }
 }

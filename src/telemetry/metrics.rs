@@ -1,6 +1,7 @@
 //! What is counted and measured, by Prometheus' conventions. One set for each proxy.
 
 mod each;
+mod kms;
 mod records;
 mod register;
 mod store;
@@ -17,6 +18,7 @@ use prometheus::{
 use self::register::Register;
 pub use self::{
     each::{Each, Held},
+    kms::{KmsCall, KmsMetrics},
     records::{CipherMetrics, Records},
     store::{StoreCall, StoreMetrics},
     streams::{Amount, StreamCounters, StreamMetrics},
@@ -41,6 +43,8 @@ pub struct Metrics {
     pub clients: Clients,
     /// The config store.
     pub store: StoreMetrics,
+    /// The key management service.
+    pub kms: KmsMetrics,
     /// The upstream.
     pub upstream: UpstreamMetrics,
     /// The process as a whole.
@@ -133,6 +137,7 @@ impl Metrics {
             records: Records::new(&register)?,
             clients: Clients::new(&register)?,
             store: StoreMetrics::new(&register)?,
+            kms: KmsMetrics::new(&register)?,
             upstream: UpstreamMetrics::new(&register)?,
             process: ProcessMetrics::new(&register)?,
             streams: streams.transpose()?,

@@ -22,7 +22,7 @@ use crate::harness::{
 };
 
 /// Every family, its type and its labels; those without a value yet until their owner gives one.
-const FAMILIES: [(&str, &str, &[&str]); 37] = [
+const FAMILIES: [(&str, &str, &[&str]); 40] = [
     ("build_info", "gauge", &["version"]),
     (
         "requests_total",
@@ -62,6 +62,9 @@ const FAMILIES: [(&str, &str, &[&str]); 37] = [
         "histogram",
         &["operation"],
     ),
+    ("kms_requests_total", "counter", &["operation", "outcome"]),
+    ("kms_request_duration_seconds", "histogram", &["operation"]),
+    ("kms_cached_keys", "gauge", &[]),
     ("store_size_bytes", "gauge", &[]),
     ("store_entries", "gauge", &["kind"]),
     ("upstream_errors_total", "counter", &["kind"]),

@@ -145,7 +145,11 @@ fn open(config: &Config) -> Result<Embedded, Failure> {
     })
 }
 
-fn stream_path(text: &str) -> Result<StreamPath, String> {
+/// Reads a stream's name as an argument: `basin/stream` or `s2://basin/stream`.
+///
+/// # Errors
+/// Why it is none.
+pub(super) fn stream_path(text: &str) -> Result<StreamPath, String> {
     let path = text.strip_prefix("s2://").unwrap_or(text);
     path.parse()
         .map_err(|error: crate::stream::NameError| error.to_string())

@@ -1,4 +1,4 @@
-//! How long a session may stay: as long as its API key is good for it.
+//! How long a session may stay: as long as its API key is good for it, and its stream is not shredded.
 
 use std::{
     sync::{Arc, Weak},
@@ -51,6 +51,8 @@ enum Phase {
 enum Verdict {
     Refused(Refusal),
     Denied(Denied),
+    /// Every data key of the session's stream is gone.
+    Shredded(Scope, StreamPath),
 }
 
 /// What an API key was good for when the session began.
@@ -148,6 +150,8 @@ impl From<Verdict> for Error {
         match verdict {
             Verdict::Refused(refusal) => refusal.into(),
             Verdict::Denied(denied) => denied.into(),
+            Verdict::Shredded(Scope::Append, path) => Self::shredded_stream(&path),
+            Verdict::Shredded(Scope::Read | Scope::Manage, _) => Self::KeyShredded,
         }
     }
 }
@@ -179,6 +183,15 @@ impl Claim {
             }
             if let Err(verdict) = self.judge(&gate, registry.rules().projects()) {
                 break verdict;
+            }
+            if let Ok(found) = registry.stream(&self.path).await
+                && let Some(keys) = found
+                    .entry
+                    .as_ref()
+                    .and_then(|entry| entry.data_keys.as_ref())
+                && keys.is_shredded()
+            {
+                break Verdict::Shredded(self.scope, self.path);
             }
         };
         told.send_replace(Phase::Over(verdict.clone()));

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::{Admin, answer, answer::Info, export, query::ListQuery, status};
 use crate::{
     store::{Listed, Unpinned},
-    stream::StreamPath,
+    stream::{NameError, StreamPath},
     upstream::Body,
 };
 
@@ -78,6 +78,19 @@ struct Unpin {
 }
 
 pub(super) type Outcome = Result<Response<Body>, Refused>;
+
+/// The stream of these names.
+pub(super) fn named(basin: &str, stream: &str) -> Result<StreamPath, Refused> {
+    let wrong = |what, error| Refused::invalid(format!("{what}: {error}"));
+    Ok(StreamPath {
+        basin: basin
+            .parse()
+            .map_err(|error: NameError| wrong("basin", error))?,
+        stream: stream
+            .parse()
+            .map_err(|error: NameError| wrong("stream", error))?,
+    })
+}
 
 /// What a request asks for in its body. What is wrong with it is not quoted.
 pub(super) async fn parse<T: DeserializeOwned>(body: Incoming, form: &str) -> Result<T, Refused> {
@@ -146,16 +159,7 @@ impl Admin {
 
     pub(super) async fn unpin(&self, request: Request<Incoming>) -> Outcome {
         let asked: Unpin = parse(request.into_body(), "{\"basin\":…,\"stream\":…}").await?;
-        let path = StreamPath {
-            basin: asked
-                .basin
-                .parse()
-                .map_err(|error| Refused::invalid(format!("basin: {error}")))?,
-            stream: asked
-                .stream
-                .parse()
-                .map_err(|error| Refused::invalid(format!("stream: {error}")))?,
-        };
+        let path = named(&asked.basin, &asked.stream)?;
         // Done whether or not the caller waits for it: store and cache go together.
         let proxy = std::sync::Arc::clone(&self.parts.proxy);
         let unpinned = tokio::spawn(async move { proxy.unpin(&path).await }).await;

@@ -20,6 +20,8 @@ pub(super) fn takes_api_key(path: &str) -> bool {
             | "/api/apikeys/rotate"
             | "/api/apikeys/revoke"
             | "/api/projects/rotate-master"
+            | "/api/streams/rotate-key"
+            | "/api/streams/shred"
     )
 }
 
@@ -39,7 +41,11 @@ impl Admin {
             "/api/apikeys/rotate" if posts => self.rotate_api_key(pass, body).await,
             "/api/apikeys/revoke" if posts => self.revoke_api_key(pass, body).await,
             "/api/projects/rotate-master" if posts => self.rotate_master(pass, body).await,
-            "/api/projects/rotate-master" => return wrong_method("POST"),
+            "/api/streams/rotate-key" if posts => self.rotate_key(pass, body).await,
+            "/api/streams/shred" if posts => self.shred(pass, body).await,
+            "/api/projects/rotate-master" | "/api/streams/rotate-key" | "/api/streams/shred" => {
+                return wrong_method("POST");
+            }
             "/api/apikeys" => return wrong_method("GET, HEAD, POST"),
             "/api/apikeys/rotate" | "/api/apikeys/revoke" => return wrong_method("POST"),
             _ => return not_found(),

@@ -16,6 +16,7 @@ mod projects;
 mod query;
 mod ready;
 mod status;
+mod streams;
 
 use std::{
     net::SocketAddr,
