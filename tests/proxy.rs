@@ -44,6 +44,10 @@ mod flow;
 mod fuzz;
 #[path = "proxy/gate.rs"]
 mod gate;
+#[path = "proxy/gate_sessions.rs"]
+mod gate_sessions;
+#[path = "proxy/gate_tenants.rs"]
+mod gate_tenants;
 #[path = "proxy/harness/mod.rs"]
 mod harness;
 #[path = "proxy/host.rs"]

@@ -132,7 +132,7 @@ label! {
         Scope = "scope",
         /// The stream or basin is not its project's.
         Owner = "owner",
-        /// The master key in it is not its project's.
+        /// The master key in it does not open, or is not its project's.
         MasterKey = "master_key",
     }
 }

@@ -144,7 +144,7 @@ impl Gate {
                 id: found.row.id,
             });
         }
-        Ok(Pass::new(key, found, projects.clone()))
+        Pass::new(key, found, projects.clone()).ok_or(Refusal::Wrapping)
     }
 
     /// Whether an API key with this row is good now. Time only goes on here, whatever the clock does.

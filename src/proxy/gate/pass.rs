@@ -8,7 +8,7 @@ use crate::{
     keys::{Project, Projects},
     project::{Scope, Scopes},
     proxy::Error,
-    store::{ApiKeyEntry, ProjectEntry},
+    store::ProjectEntry,
     upstream::Credential,
 };
 
@@ -39,17 +39,21 @@ pub struct Master {
 }
 
 impl Pass {
-    /// What a row that was found and judged good gives.
-    pub(super) fn new(key: &ApiKey, found: Found, projects: Projects) -> Self {
-        Self {
-            master: master(key, &found.project, &found.entry, &found.row),
+    /// What a row that was found and judged good gives; nothing when the wrapped half of the API key is not as
+    /// it was made.
+    pub(super) fn new(key: &ApiKey, found: Found, projects: Projects) -> Option<Self> {
+        let (name, epoch) = (found.project.name.as_str(), found.row.mk_epoch);
+        let master = key.master_key(found.project.pepper(), name, epoch)?;
+        Some(Self {
+            master: is_current(&master, name, epoch, &found.entry)
+                .then_some(Master { key: master, epoch }),
             project: found.project,
             entry: found.entry,
             lookup: found.row.lookup,
             key_id: found.row.id,
             scopes: found.row.scopes,
             projects,
-        }
+        })
     }
 
     /// The project's master key.
@@ -78,23 +82,16 @@ impl Pass {
     }
 }
 
-/// The master key in an API key; `None` when it is not the project's, whatever the rest of the API key is.
-fn master(
-    key: &ApiKey,
-    project: &Project,
-    entry: &ProjectEntry,
-    row: &ApiKeyEntry,
-) -> Option<Master> {
-    let name = project.name.as_str();
-    let epoch = row.mk_epoch;
+/// Whether a master key is one that the project has, by its commitments: its own, or the next one while it
+/// goes there.
+fn is_current(master: &MasterKey, project: &str, epoch: u32, entry: &ProjectEntry) -> bool {
     let next = entry.rotation.as_ref();
     let commit = match next.filter(|next| next.mk_epoch == epoch) {
         Some(next) => next.mk_commit,
         None if entry.mk_epoch == epoch => entry.mk_commit,
-        None => return None,
+        None => return false,
     };
-    let master = key.master_key(project.pepper(), name, epoch)?;
-    (master.commit(name, epoch) == commit).then_some(Master { key: master, epoch })
+    master.commit(project, epoch) == commit
 }
 
 impl fmt::Debug for Pass {

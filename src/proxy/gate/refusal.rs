@@ -24,6 +24,9 @@ pub enum Refusal {
     /// It was found, and its verifier does not match.
     #[error("the API key's verifier does not match")]
     Verifier,
+    /// It was found, and the master key in it does not open: it was altered.
+    #[error("the master key in the API key does not open")]
+    Wrapping,
     /// It was good once.
     #[error("API key {id} of project {project} is expired, replaced or revoked")]
     Over {
@@ -63,6 +66,7 @@ impl Refusal {
             Self::Form => ApiKeyRefusal::Form,
             Self::Unknown => ApiKeyRefusal::Unknown,
             Self::Verifier => ApiKeyRefusal::Verifier,
+            Self::Wrapping => ApiKeyRefusal::MasterKey,
             Self::Over { .. } => ApiKeyRefusal::Over,
             Self::NotTaken => ApiKeyRefusal::NotTaken,
         }

@@ -224,6 +224,13 @@ async fn rows_that_were_swapped_hold_no_master_key() {
     scene
         .change("tests", |entry| entry.api_keys[0].mk_epoch = 2)
         .await;
+    assert_eq!(scene.admit(&key).await.unwrap_err(), Refusal::Wrapping);
+    scene
+        .change("tests", |entry| {
+            entry.api_keys[0].mk_epoch = 1;
+            entry.mk_epoch = 2;
+        })
+        .await;
     assert!(scene.admit(&key).await.unwrap().master().is_err());
 }
 
