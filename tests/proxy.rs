@@ -44,6 +44,10 @@ mod flow;
 mod fuzz;
 #[path = "proxy/gate.rs"]
 mod gate;
+#[path = "proxy/gate_sessions.rs"]
+mod gate_sessions;
+#[path = "proxy/gate_tenants.rs"]
+mod gate_tenants;
 #[path = "proxy/harness/mod.rs"]
 mod harness;
 #[path = "proxy/host.rs"]
@@ -94,6 +98,14 @@ mod oversize_edges;
 mod oversize_failures;
 #[path = "proxy/oversize_stored.rs"]
 mod oversize_stored;
+#[path = "proxy/projects.rs"]
+mod projects;
+#[path = "proxy/projects_commands.rs"]
+mod projects_commands;
+#[path = "proxy/projects_crash.rs"]
+mod projects_crash;
+#[path = "proxy/projects_memory.rs"]
+mod projects_memory;
 #[path = "proxy/registry.rs"]
 mod registry;
 #[path = "proxy/registry_behind.rs"]

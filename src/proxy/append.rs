@@ -48,7 +48,9 @@ impl Proxy {
         let lookup = self.registry.lookup(&path).await?;
         keys::check_length(request.headers())?;
         if let Lookup::Found(Access::Plain(proof)) = lookup {
-            return self.forward_append(proof, path, request).await;
+            return self
+                .forward_append(proof, path, request, caller, asked)
+                .await;
         }
         match Media::content_type(request.headers()) {
             Some(Media::S2s) => self.append_session(path, request, caller, asked).await,

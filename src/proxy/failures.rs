@@ -5,7 +5,7 @@ use crate::{
     crypto::OpenError,
     keys,
     telemetry::{
-        label::{KeyFailure, OpenFailure},
+        label::{ApiKeyRefusal, KeyFailure, OpenFailure},
         metrics::Records,
     },
 };
@@ -20,9 +20,12 @@ impl Error {
             Self::KeyShredded => records.decryption_failures.of(OpenFailure::Shredded).inc(),
             Self::DataKey(_) => records.key_errors.of(KeyFailure::DataKey).inc(),
             Self::Unprepared(cause) => cause.count(records),
-            Self::Unauthenticated(_)
-            | Self::NotAllowed(_)
-            | Self::NoMasterKey
+            Self::Unauthenticated(refusal) => {
+                records.api_key_refusals.of(refusal.label()).inc();
+            }
+            Self::Denied(denied) => records.api_key_refusals.of(denied.label()).inc(),
+            Self::NoMasterKey => records.api_key_refusals.of(ApiKeyRefusal::MasterKey).inc(),
+            Self::NotAllowed(_)
             | Self::Decode(_)
             | Self::Seal(_)
             | Self::BadHeader(_)

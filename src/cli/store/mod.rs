@@ -81,13 +81,13 @@ pub(super) struct Unpin {
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Export(args) => match args.remote.listener()? {
-            Some(listener) => super::block_on(async move { listener.export().await }),
+            Some(listener) => super::block_on(remote::export(listener)),
             None => export(&load(&args.file)?),
         },
         Command::Import(args) => import(&load(&args.file)?, &args),
         Command::Rebuild(args) => super::block_on(rebuild::run(load(&args.file)?, args)),
         Command::Unpin(args) => match args.remote.listener()? {
-            Some(listener) => super::block_on(async move { listener.unpin(&args.stream).await }),
+            Some(listener) => super::block_on(remote::unpin(listener, args.stream)),
             None => super::block_on(unpin(load(&args.file)?, args.stream)),
         },
     }

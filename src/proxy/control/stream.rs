@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode, header};
 use super::{
     Answered, Control,
     object::{Object, Page},
-    with_body,
+    own, with_body,
 };
 use crate::{
     crypto::Cipher,
@@ -95,7 +95,10 @@ pub(super) async fn list(
     control: &Control,
     basin: &BasinName,
 ) -> Answered {
-    let answer = send(caller, control, basin).await?;
+    let answer = match caller.pass() {
+        Some(pass) => own::streams(pass, caller, control, basin).await?,
+        None => send(caller, control, basin).await?,
+    };
     if answer.status() != StatusCode::OK {
         return Ok(answer);
     }

@@ -4,23 +4,28 @@
 //! what was sealed under them. A key is recorded durably before anything is sealed under it.
 
 mod allowance;
+mod certificate;
 mod first;
 mod holder;
 mod leases;
+pub mod master;
 mod opening;
 mod policy;
 mod rotate;
 mod sealing;
+mod shred;
 
 use std::sync::Arc;
 
 use http::HeaderMap;
 use quick_cache::sync::Cache;
 
+pub use certificate::{Certificate, RecordRange, ShreddedEpoch};
 pub use holder::KeyHolder;
 pub use leases::{Lease, Leases};
 pub use rotate::Rotated;
 pub use sealing::{Sealer, Sealing};
+pub use shred::ShredError;
 
 use self::{allowance::Allowance, opening::Source};
 use super::{

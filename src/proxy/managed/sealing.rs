@@ -270,10 +270,6 @@ impl Keyring {
 
 /// The key that seals.
 pub(super) fn newest<'a>(managed: &Managed, keys: &'a DataKeys) -> Result<&'a DataKey, Error> {
-    keys.current().ok_or_else(|| {
-        Error::NotAllowed(format!(
-            "the keys of stream `{}` were shredded: it takes no more records",
-            managed.path
-        ))
-    })
+    keys.current()
+        .ok_or_else(|| Error::shredded_stream(&managed.path))
 }
