@@ -168,6 +168,8 @@ label! {
         Basin = "basin",
         /// A stream.
         Stream = "stream",
+        /// A project.
+        Project = "project",
     }
 }
 
