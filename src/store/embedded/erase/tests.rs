@@ -371,3 +371,16 @@ async fn kills_at_any_moment_are_finished_at_the_next_open() {
     println!("{untouched} before the change, {halves} in the middle, in {whole:?}");
     assert!(untouched < KILLS && halves > 0);
 }
+
+#[test]
+fn a_file_that_somebody_has_open_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb.new");
+    let db = redb::Database::create(&path).unwrap();
+    let before = fs::read(&path).unwrap();
+    discard(&path, None).unwrap_err();
+    assert_eq!(fs::read(&path).unwrap(), before);
+    drop(db);
+    discard(&path, None).unwrap();
+    assert!(!path.exists());
+}
