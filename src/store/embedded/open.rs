@@ -149,6 +149,16 @@ impl File {
     fn open_file(path: &Path, key: Option<&Key>, trust: Trust) -> Result<Self, Error> {
         let found = fs::OpenOptions::new().read(true).write(true).open(path);
         let found = found.map_err(|e| storage(path, e))?;
+        Self::found(found, path, key, trust)
+    }
+
+    /// The store in a file that was found at the path a moment ago.
+    pub(super) fn found(
+        found: fs::File,
+        path: &Path,
+        key: Option<&Key>,
+        trust: Trust,
+    ) -> Result<Self, Error> {
         let told = found.metadata().map_err(|e| storage(path, e))?;
         if told.len() == 0 {
             // The database would take it for a new one.
