@@ -212,3 +212,35 @@ fn basin_change(name: &BasinName, expected: Revision, entry: BasinEntry) -> Chan
         entry: Some(entry),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{DataKeys, Holder, Incarnation, Origin};
+
+    #[test]
+    fn a_mark_that_is_taken_back_brings_no_keys_back() {
+        let with = |state, keys| StreamEntry {
+            state,
+            origin: Origin::Created,
+            key_check: None,
+            data_keys: Some(DataKeys {
+                holder: keys,
+                keys: Vec::new(),
+            }),
+        };
+        let life = Incarnation {
+            cipher: None,
+            created_at: None,
+        };
+        let before = with(
+            StreamState::Live(life.clone()),
+            Holder::Project("before".parse().unwrap()),
+        );
+        let now = with(StreamState::Deleting(life), Holder::Kms);
+        let after = reverted(before.clone(), Some(&now));
+        assert_eq!(after.state, before.state);
+        assert_eq!(after.data_keys, now.data_keys);
+        assert_eq!(reverted(before.clone(), None), before);
+    }
+}

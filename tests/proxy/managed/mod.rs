@@ -1,4 +1,6 @@
 //! Clients of streams with managed keys send an API key and nothing else, and everything else is refused.
 
 mod access;
+mod master;
 mod setup;
+mod shred;
