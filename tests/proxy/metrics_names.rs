@@ -22,7 +22,7 @@ use crate::harness::{
 };
 
 /// Every family, its type and its labels; those without a value yet until their owner gives one.
-const FAMILIES: [(&str, &str, &[&str]); 36] = [
+const FAMILIES: [(&str, &str, &[&str]); 37] = [
     ("build_info", "gauge", &["version"]),
     (
         "requests_total",
@@ -40,6 +40,7 @@ const FAMILIES: [(&str, &str, &[&str]); 36] = [
     ("opened_bytes_total", "counter", &["cipher"]),
     ("decryption_failures_total", "counter", &["reason"]),
     ("key_errors_total", "counter", &["reason"]),
+    ("key_rotations_total", "counter", &["reason"]),
     ("split_batches_total", "counter", &[]),
     ("split_parts_total", "counter", &[]),
     ("compressed_records_total", "counter", &[]),
