@@ -11,6 +11,7 @@ mod opening;
 mod policy;
 mod rotate;
 mod sealing;
+mod stored;
 
 use std::sync::Arc;
 
