@@ -278,9 +278,12 @@ impl Creation {
                 let entry = live(self.planned.cipher.or(life.cipher), created_at);
                 // Recorded with its keys before it was there at all: an append under them may be on its way.
                 let is_first = life.created_at.is_none() && entry.state.cipher() == life.cipher;
-                Some(StreamEntry {
-                    data_keys: before.data_keys.clone().filter(|_| is_first),
-                    ..entry
+                Some(match is_first {
+                    true => StreamEntry {
+                        data_keys: before.data_keys.clone(),
+                        ..entry
+                    },
+                    false => entry,
                 })
             }
             // A plain stream keeps the `created_at` that it was plain with, and is refused if it has
