@@ -4,3 +4,4 @@ mod access;
 mod master;
 mod setup;
 mod shred;
+mod shred_memory;

@@ -439,10 +439,13 @@ async fn the_commands_do_it() {
 /// Kills of the program, spread over the time that the call takes.
 const KILLS: u32 = 10;
 
+/// The pepper of the program's project.
+pub const PEPPER: [u8; 32] = [9; 32];
+
 /// The program with one project that has every stream.
 pub fn program(dir: &Path, lite: &Lite) -> Program {
     let pepper = dir.join("pepper");
-    fs::write(&pepper, base64(&[9; 32])).unwrap();
+    fs::write(&pepper, base64(&PEPPER)).unwrap();
     let sections = json!({
         "listen": { "authenticate": "api-key" },
         "admin": { "address": "127.0.0.1:0" },
