@@ -1,9 +1,10 @@
 //! No data key of a stream is in the program's memory any more once the stream is shredded, though its sessions
 //! were open.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use streamseal::{
-    crypto::{ApiKey, DekPlace, Key, Pepper, Wrapped},
+    crypto::{ApiKey, DekPlace, Key, Pepper},
     store::WrappedKey,
 };
 use tokio::{task::block_in_place, time::timeout};
@@ -45,9 +46,13 @@ async fn record_key(program: &Program, api_key: &str, stream: &str) -> [u8; 32] 
         stream: &id,
         epoch: 1,
     };
-    let wrapped = Wrapped::from_bytes(*wrapped.as_bytes());
     let dek = master.unwrap_dek(&place, 1, &wrapped).unwrap();
-    *dek.record_key(&place).as_bytes()
+    let text = dek.record_key(&place).to_base64();
+    STANDARD
+        .decode(text.as_bytes())
+        .unwrap()
+        .try_into()
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
