@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Failure, print,
-    remote::{Keyed, Operator},
+    remote::Operator,
     table::{self, Row},
     tell,
 };
@@ -22,9 +22,9 @@ pub(super) enum Command {
     /// List the projects of the configuration, and any other that was created.
     List(Operator),
     /// Change the project's master key, without touching a record: prints an API key of the new one, once, on
-    /// standard output, before anything else is done; all API keys of before end with the change. If it breaks
+    /// standard output, before anything else is done. All API keys of before end with the change. If it breaks
     /// off, run it again.
-    RotateMaster(Keyed),
+    RotateMaster(rotate_master::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -73,7 +73,7 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Create(args) => create(args).await,
         Command::List(operator) => list(operator).await,
-        Command::RotateMaster(keyed) => rotate_master::run(keyed).await,
+        Command::RotateMaster(args) => rotate_master::run(args).await,
     }
 }
 

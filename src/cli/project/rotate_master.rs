@@ -28,6 +28,31 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Requests without progress before it gives up. One alone may just have been cut off.
 const MAX_IN_VAIN: u32 = 2;
 
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    #[command(flatten)]
+    keyed: Keyed,
+    /// Leave the end to a later run with --finish: old and new API keys are good until then, so that clients
+    /// can be given new ones in between.
+    #[arg(long, conflicts_with = "finish")]
+    begin: bool,
+    /// End the change that was begun. Takes an API key of the new master key, and makes none.
+    #[arg(long)]
+    finish: bool,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    rows: Vec<Row>,
+}
+
+/// An API key, as it is listed.
+#[derive(Deserialize)]
+struct Row {
+    mk_epoch: u32,
+    own: bool,
+}
+
 #[derive(Deserialize)]
 struct First {
     mk_epoch: u32,
@@ -64,13 +89,19 @@ struct Info {
     message: String,
 }
 
-/// Changes the master key.
+/// Changes the master key, or does one part of that.
 ///
 /// # Errors
 /// The proxy cannot be asked, refuses, or breaks off; a data key does not open. The change goes on with the next
 /// run.
-pub(super) async fn run(keyed: Keyed) -> Result<(), Failure> {
-    let listener = keyed.listener()?;
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let listener = args.keyed.listener()?;
+    if args.finish {
+        let listed: Listed = listener.read("/api/apikeys").await?;
+        let own = listed.rows.iter().find(|row| row.own);
+        let own = own.ok_or_else(|| listener.failed(&"the API key is not among its project's"))?;
+        return finish(&listener, own.mk_epoch, Watch::new()).await;
+    }
     let mut lines = Lines::open(&listener, &json!({})).await?;
     let cut = || listener.failed(&"it broke off before there was an API key; run this again");
     let First { mk_epoch, made } = lines.next().await?.ok_or_else(cut)?;
@@ -82,13 +113,20 @@ pub(super) async fn run(keyed: Keyed) -> Result<(), Failure> {
     ));
     let mut watch = Watch::new();
     watch.watch(&mut lines).await?;
-    let listener = listener.with_key(&made.api_key)?;
+    if args.begin {
+        tell("old and new API keys are good until you run this with --finish and a new one");
+        return Ok(());
+    }
+    finish(&listener.with_key(&made.api_key)?, mk_epoch, watch).await
+}
+
+/// Brings the change to its end, with an API key of the next master key.
+async fn finish(listener: &Listener, mk_epoch: u32, mut watch: Watch) -> Result<(), Failure> {
     let mut in_vain = 0;
     while in_vain < MAX_IN_VAIN {
-        let mut lines = Lines::open(&listener, &json!({ "finish": mk_epoch })).await?;
+        let mut lines = Lines::open(listener, &json!({ "finish": mk_epoch })).await?;
         let before = watch.seen;
-        let ended = watch.watch(&mut lines).await?;
-        if ended {
+        if watch.watch(&mut lines).await? {
             tell(&format!(
                 "the change to master key {mk_epoch} has ended; API keys of before open nothing any more"
             ));

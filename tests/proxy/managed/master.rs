@@ -245,6 +245,27 @@ async fn the_command_prints_the_key_first_and_ends_the_change() {
     assert_eq!(bodies(&managed, new, "a").await, ["first"]);
     let again = block_in_place(|| Ran::of(arguments)).failed();
     assert!(again.contains("access token is not valid"), "{again}");
+    // In two parts, with both kinds of keys good in between.
+    fs::write(file, new).unwrap();
+    let begun = [&arguments[..], &["--begin"]].concat();
+    let ran = block_in_place(|| Ran::of(begun));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let third = ran.out.trim_end().to_owned();
+    for key in [new, &*third] {
+        assert_eq!(bodies(&managed, key, "a").await, ["first"]);
+    }
+    let finish = [&arguments[..], &["--finish"]].concat();
+    let refused = block_in_place(|| Ran::of(finish.iter().copied())).failed();
+    assert!(
+        refused.contains("no change to master key 2 is under way"),
+        "{refused}"
+    );
+    fs::write(file, &third).unwrap();
+    for _ in 0..2 {
+        assert_eq!(block_in_place(|| Ran::of(finish.iter().copied())).ok(), "");
+    }
+    assert_eq!(managed.stack.project_entry("payments").await.mk_epoch, 3);
+    let new = third.as_str();
     // Nowhere to print it: the old one goes on.
     fs::write(file, new).unwrap();
     let line = format!(
@@ -258,7 +279,7 @@ async fn the_command_prints_the_key_first_and_ends_the_change() {
     });
     assert!(!ran.unwrap().status.success());
     assert_eq!(bodies(&managed, new, "a").await, ["first"]);
-    assert_eq!(managed.stack.project_entry("payments").await.mk_epoch, 2);
+    assert_eq!(managed.stack.project_entry("payments").await.mk_epoch, 3);
 }
 
 /// Kills of each kind, spread over the time that the change takes.

@@ -13,3 +13,4 @@ mod shred;
 mod switches;
 mod tampered;
 mod view;
+mod shred_memory;
