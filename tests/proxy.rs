@@ -114,6 +114,8 @@ mod registry_behind;
 mod registry_collisions;
 #[path = "proxy/registry_create.rs"]
 mod registry_create;
+#[path = "proxy/registry_data_keys.rs"]
+mod registry_data_keys;
 #[path = "proxy/registry_faults.rs"]
 mod registry_faults;
 #[path = "proxy/registry_guards.rs"]
@@ -152,6 +154,8 @@ mod still_plain;
 mod store_commands;
 #[path = "proxy/store_faults.rs"]
 mod store_faults;
+#[path = "proxy/store_managed.rs"]
+mod store_managed;
 #[path = "proxy/systemd.rs"]
 mod systemd;
 #[path = "proxy/tamper.rs"]

@@ -90,7 +90,7 @@ impl Proxy {
         };
         let keys = self.keys(&stream, &parts.headers, caller, &asked.exchange)?;
         let mut pin = self.pin(stream.clone(), &keys);
-        let mut sealer = keys.sealer();
+        let mut sealer = keys.sealer(&self.keyring, &path);
         // Held, with its lease, until the last part is acked.
         let Sealing { cipher, lease } = sealer.take(&input).await?;
         let sealed = self.meter(&path).seal(&input, &cipher, self.fit);

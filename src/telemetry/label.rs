@@ -238,6 +238,8 @@ label! {
         Basin = "basin",
         /// A stream.
         Stream = "stream",
+        /// A project.
+        Project = "project",
     }
 }
 

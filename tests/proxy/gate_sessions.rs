@@ -370,3 +370,39 @@ async fn a_reader_that_always_has_more_to_read_is_cut_off_as_well() {
     assert!(!writing.is_finished());
     writing.abort();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_slow_reader_is_not_delivered_after_the_end() {
+    const BATCHES: usize = 24;
+    let (stack, token) = stack().await;
+    let client = stack.h2().await;
+    let batch = input((0..100).map(|_| record(&[], vec![b'x'; 9000])));
+    let mut writer = appending(&client, &token, "sealed").await;
+    for _ in 0..BATCHES {
+        writer.send(frame(&batch)).await;
+        writer.live.frame().await.unwrap().unwrap().ack();
+    }
+    let other = stack.issue(&token, "other", Scopes::all()).await;
+    let slow = Client::in_window(stack.address, &stack.certificate, "h2", 65_535).await;
+    let ask = other.on(read("sealed", "seq_num=0", Encoding::Frames));
+    let mut live = Live::new(slow.open(ask).await);
+    live.frame().await.unwrap().unwrap();
+    stack.revoke(&other).await;
+    let revoked = Instant::now();
+    until("every session has looked", async || {
+        revoked.elapsed() > Duration::from_secs(2)
+    })
+    .await;
+    let mut records = 0;
+    let end = loop {
+        match live.frame().await.unwrap().unwrap() {
+            end @ Frame::Terminal { .. } => break end,
+            batch => records += batch.batch().records.len(),
+        }
+    };
+    assert_eq!(end.failure(), (401, "authn".to_owned()));
+    assert!(
+        records < BATCHES * 100 / 2,
+        "{records} records after the end"
+    );
+}

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use streamseal::{
     server::Authenticate,
-    store::{Change, Embedded, Store as _},
+    store::{ApiKeyState, Change, Embedded, Store as _},
 };
 
 use crate::{
@@ -208,6 +208,10 @@ async fn a_rotated_key_works_beside_its_successor_until_the_grace_time_ends() {
     stack.stop().await;
     time_was_seen(&stack, 24 * 60 * 60 * 1000).await;
     stack.go().await.unwrap();
+    // Marked before the first request, so that no clock brings it back.
+    let entry = stack.project_entry("payments").await;
+    let old = entry.api_key(made["id"].as_str().unwrap()).unwrap();
+    assert!(matches!(old.state, ApiKeyState::Revoked { .. }), "{old:?}");
     assert!(!is_good(&stack, &first).await && is_good(&stack, &second).await);
     assert_eq!(row(&stack, &second, &made["id"]).await["state"], "revoked");
 }

@@ -83,8 +83,8 @@ impl Proxy {
         }
         let keys = self.keys(&stream, request.headers(), caller, &asked.exchange)?;
         let pin = self.pin(stream.clone(), &keys);
-        let mut sealer = keys.sealer();
-        sealer.begin(&asked.exchange).await?;
+        let mut sealer = keys.sealer(&self.keyring, &path);
+        sealer.begin().await?;
         let compression = Compression::from_accept_encoding(request.headers());
         let (mut parts, incoming) = request.into_parts();
         let cutoff = parts.extensions.remove::<Cutoff>();

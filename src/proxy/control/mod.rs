@@ -163,7 +163,7 @@ impl ControlCall {
             Self::ListStreams(name) => stream::list(registry, caller, control, &name).await,
             Self::CreateStream(name) => stream::create(keys, caller, control, &name).await,
             Self::EnsureStream(path) => stream::ensure(keys, caller, control, &path).await,
-            Self::DeleteStream(path) => stream::delete(registry, caller, control, &path).await,
+            Self::DeleteStream(path) => stream::delete(keys, caller, control, &path).await,
         }
     }
 }

@@ -192,9 +192,9 @@ impl StreamKeys {
     }
 
     /// What seals records for the stream.
-    pub fn sealer(self) -> Sealer {
+    pub fn sealer(self, keyring: &Arc<Keyring>, path: &StreamPath) -> Sealer {
         match self {
-            Self::Own(cipher) => Sealer::own(cipher),
+            Self::Own(cipher) => Sealer::own(cipher, keyring, path),
             Self::Managed(managed) => Sealer::managed(*managed),
         }
     }

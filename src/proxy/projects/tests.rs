@@ -251,12 +251,12 @@ async fn of_two_rotations_at_once_one_wins() {
     let world = Arc::new(world);
     for _ in 0..10 {
         let key = world.issue(&first, &wanted(&[Scope::Read])).await.unwrap();
-        let rotating = async || {
+        let rotate = |by: Pass| {
             let (world, id) = (Arc::clone(&world), key.id.clone());
-            let by = world.pass(&first).await;
             tokio::spawn(async move { world.roster.rotate(&by, Some(&id), GRACE).await })
         };
-        let (one, other) = (rotating().await, rotating().await);
+        let (one, other) = (world.pass(&first).await, world.pass(&first).await);
+        let (one, other) = (rotate(one), rotate(other));
         let (one, other) = (one.await.unwrap(), other.await.unwrap());
         let (won, lost) = match (one, other) {
             (Ok(won), Err(lost)) | (Err(lost), Ok(won)) => (won, lost),

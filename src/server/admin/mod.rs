@@ -180,8 +180,7 @@ impl Admin {
             };
         }
         if path.starts_with("/api/") {
-            let shows_key = projects::shows_api_key(&request);
-            let here = match shows_key {
+            let here = match projects::shows_api_key(&request) {
                 true => self.access.check_keyed(&request, &peer),
                 false => Ok(()),
             };
