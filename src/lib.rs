@@ -12,6 +12,8 @@
 //!   config store says "plain".
 //! - Only authenticated plaintext reaches a client from a stream with a cipher.
 //! - When the config store cannot answer, the request is refused.
+//! - A managed key is stored wrapped, and the process alone cannot unwrap it: it takes an API key of the
+//!   stream's project, or the key management service. "No key" and "not encrypted" are different types.
 //!
 //! # What is not
 //!
@@ -20,8 +22,9 @@
 //!
 //! # Life of a request
 //!
-//! [`server`] accepts it, [`proxy`] routes it, [`store`] says which cipher its stream has, [`keys`]
-//! which key it carries, [`body`] turns bytes into records with [`wire`] and seals or opens them with
+//! [`server`] accepts it, [`proxy`] lets it in (by an API key: [`proxy::gate`]) and routes it, [`store`]
+//! says which cipher its stream has, [`keys`] which key it carries, or who can unwrap the key that the proxy
+//! made for the stream, [`body`] turns bytes into records with [`wire`] and seals or opens them with
 //! [`crypto`], [`upstream`] carries it to the store and back.
 
 pub mod cli;

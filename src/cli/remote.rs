@@ -29,8 +29,8 @@ const MAX_KEY_FILE_BYTES: u64 = 4096;
 /// Which proxy to ask, as its operator.
 #[derive(Debug, clap::Args)]
 pub(super) struct Operator {
-    /// The admin listener of the proxy, such as `http://127.0.0.1:9090`.
-    #[arg(long, value_name = "URL")]
+    /// The admin listener of the proxy.
+    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN)]
     admin: Uri,
     /// The file with the token that the admin API asks for.
     #[arg(long, value_name = "FILE")]
@@ -40,13 +40,16 @@ pub(super) struct Operator {
 /// Which proxy to ask, as whoever has an API key with scope `manage`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Keyed {
-    /// The admin listener of the proxy, on this host, such as `http://127.0.0.1:9090`.
-    #[arg(long, value_name = "URL")]
+    /// The admin listener of the proxy, on this host.
+    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN)]
     admin: Uri,
     /// The file with an API key with scope `manage`; `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     api_key_file: PathBuf,
 }
+
+/// Where a proxy's admin listener is unless its configuration says otherwise.
+const DEFAULT_ADMIN: &str = "http://127.0.0.1:9090";
 
 /// An admin listener to ask.
 pub(super) struct Listener {

@@ -3,9 +3,10 @@
 use std::io::Write as _;
 
 use super::*;
+use crate::file::OptionalFile;
 
 const REFERENCE: &str = include_str!("../../config/reference.toml");
-const SHIPPED: [(&str, &str); 3] = [
+const SHIPPED: [(&str, &str); 4] = [
     (
         "quickstart.toml",
         include_str!("../../config/quickstart.toml"),
@@ -17,6 +18,10 @@ const SHIPPED: [(&str, &str); 3] = [
     (
         "example-legacy-gateway.toml",
         include_str!("../../config/example-legacy-gateway.toml"),
+    ),
+    (
+        "example-api-keys.toml",
+        include_str!("../../config/example-api-keys.toml"),
     ),
 ];
 
@@ -215,4 +220,77 @@ fn mistakes_of_every_section_are_found_together() {
             "streams[2].cipher",
         ]
     );
+}
+
+/// A project that makes sense, and the file that its pepper is in.
+fn project(pepper: &[u8]) -> (ProjectRule, tempfile::NamedTempFile) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(pepper).unwrap();
+    let rule = ProjectRule {
+        name: "payments".parse().unwrap(),
+        r#match: vec!["pay-*/**".to_owned()],
+        access_token_file: OptionalFile::default(),
+        pepper_file: file.path().into(),
+    };
+    (rule, file)
+}
+
+#[test]
+fn a_project_needs_a_whole_pepper() {
+    const GOOD: &[u8] = b"AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=\n";
+    let check = |pepper: &[u8]| {
+        let (rule, _file) = project(pepper);
+        let mut config = sound();
+        config.listen.authenticate = Authenticate::ApiKey;
+        config.projects = vec![rule];
+        config.check()
+    };
+    assert_eq!(check(GOOD), [""; 0]);
+    // Nothing, 31 bytes, 33 bytes, not base64, a key without its end.
+    for bad in [
+        &b""[..],
+        b"\n",
+        b"AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHw==",
+        b"AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAh",
+        b"!secret!",
+        b"AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA",
+    ] {
+        let found = check(bad);
+        assert_eq!(keys(&found), ["projects[0].pepper_file"], "{found:?}");
+        let content = String::from_utf8_lossy(bad);
+        let content = content.trim();
+        assert!(
+            content.is_empty() || !found[0].contains(content),
+            "{found:?}"
+        );
+    }
+    let (mut rule, file) = project(GOOD);
+    drop(file);
+    let mut config = sound();
+    config.listen.authenticate = Authenticate::ApiKey;
+    config.projects = vec![rule.clone()];
+    assert_eq!(keys(&config.check()), ["projects[0].pepper_file"]);
+    rule.pepper_file = OptionalFile::default();
+    config.projects = vec![rule];
+    assert_eq!(config.check(), ["projects[0].pepper_file: is missing"]);
+}
+
+#[test]
+fn projects_and_api_keys_go_together() {
+    let mut config = sound();
+    config.listen.authenticate = Authenticate::ApiKey;
+    assert_eq!(keys(&config.check()), ["listen.authenticate"]);
+    let (rule, _file) = project(b"AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=");
+    config.projects = vec![rule.clone()];
+    assert_eq!(config.check(), [""; 0]);
+    config.listen.authenticate = Authenticate::None;
+    assert_eq!(keys(&config.check()), ["projects"]);
+    config.listen.authenticate = Authenticate::ApiKey;
+    config.projects = vec![rule.clone(), rule];
+    assert_eq!(keys(&config.check()), ["projects[1].name"]);
+    let managed = "[[streams]]\nmatch = \"pay-a/*\"\ncipher = \"aegis-256\"\nkey = \"managed\"\n";
+    config.projects.clear();
+    config.streams = load(managed, &[]).unwrap().streams;
+    let found = config.check();
+    assert_eq!(keys(&found), ["listen.authenticate", "streams[0].key"]);
 }
