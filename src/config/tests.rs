@@ -5,7 +5,7 @@ use std::io::Write as _;
 use super::*;
 
 const REFERENCE: &str = include_str!("../../config/reference.toml");
-const SHIPPED: [(&str, &str); 3] = [
+const SHIPPED: [(&str, &str); 4] = [
     (
         "quickstart.toml",
         include_str!("../../config/quickstart.toml"),
@@ -17,6 +17,10 @@ const SHIPPED: [(&str, &str); 3] = [
     (
         "example-legacy-gateway.toml",
         include_str!("../../config/example-legacy-gateway.toml"),
+    ),
+    (
+        "example-kms-gateway.toml",
+        include_str!("../../config/example-kms-gateway.toml"),
     ),
 ];
 

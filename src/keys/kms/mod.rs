@@ -27,7 +27,7 @@ use self::{
 pub use self::{
     config::{AwsConfig, Config, ProviderName, VaultConfig},
     error::{Error, Reason},
-    troubles::Trouble,
+    troubles::{Away, Trouble},
 };
 use crate::{
     crypto::Key,
@@ -144,6 +144,34 @@ impl Kms {
         self.0.called(KmsOperation::Wrap, wrapping).await
     }
 
+    /// The same, and unwraps it again: a key that nobody may decrypt is found out before anything is under it.
+    /// It is in the cache then.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn make(
+        &self,
+        dek: &Key,
+        stream: &StreamPath,
+        epoch: u32,
+    ) -> Result<WrappedDek, Error> {
+        let wrapped = self.wrap(dek, stream, epoch).await?;
+        let WrappedDek { key, blob } = &wrapped;
+        match self.unwrap(key, blob, stream, epoch).await {
+            Ok(again) if again == *dek => Ok(wrapped),
+            Ok(_) => {
+                let reason = "it unwrapped another key than it had wrapped";
+                Err(Error::Misconfigured(reason.into()))
+            }
+            Err(error) => {
+                // Nobody will ask for this one again.
+                let slot = Slot::new(stream.id(), epoch, key, blob);
+                self.0.troubles.note(&slot, stream, None);
+                Err(error)
+            }
+        }
+    }
+
     /// The data key of one epoch of a stream: `blob`, which was wrapped under the service's key `key`.
     ///
     /// Callers that want the same one at a time share one call. Once it is unwrapped it comes from memory,
@@ -194,6 +222,12 @@ impl Kms {
     pub fn troubles(&self) -> Vec<Trouble> {
         self.0.troubles.list()
     }
+
+    /// Why the service did no work at the last call, if it did none. Forgotten when nobody called in ten
+    /// minutes.
+    pub fn away(&self) -> Option<Away> {
+        self.0.troubles.away()
+    }
 }
 
 impl Shared {
@@ -232,6 +266,7 @@ impl Shared {
             Err(Error::Unreachable(reason.into()))
         });
         duration.observe(began.elapsed().as_secs_f64());
+        self.troubles.answered(answer.as_ref().err());
         let outcome = answer
             .as_ref()
             .map_or_else(Error::outcome, |_| KmsOutcome::Ok);

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::{
-    Keyring, Lease, Life, Managed, data_keys,
+    KeyHolder, Keyring, Lease, Life, Managed, RENEW_AFTER, data_keys,
     first::is_conflict,
     holder::Wrapping,
+    outage::{Outage, beyond_policy},
     policy::{Limits, Next, amount},
 };
 use crate::{
@@ -32,6 +35,8 @@ struct Latest {
     managed: Managed,
     /// With the commitment of the data key that it is of.
     cipher: Option<(Digest, StreamCipher)>,
+    /// When it was unwrapped.
+    unwrapped: Instant,
 }
 
 /// The key for all parts of one input.
@@ -51,6 +56,7 @@ impl Sealer {
         Self(Kind::Managed(Box::new(Latest {
             managed,
             cipher: None,
+            unwrapped: Instant::now(),
         })))
     }
 
@@ -103,6 +109,9 @@ impl Sealer {
 impl Latest {
     async fn take(&mut self, wanted: store::Sealing) -> Result<Sealing, Stop> {
         let keyring = Arc::clone(&self.managed.keyring);
+        if let KeyHolder::Kms(_) = self.managed.holder {
+            self.renew(&keyring).await?;
+        }
         // Before the look-up: see `Leases::take`.
         let mut lease = keyring.leases.take(&self.managed.path);
         let (mut key, life) = keyring.supply(&self.managed, wanted).await?;
@@ -132,6 +141,22 @@ impl Latest {
             lease: Some(Arc::new(lease)),
         })
     }
+
+    /// Has the service's key before anything is counted under it, for one that cannot be had seals nothing; and
+    /// has it again from time to time, so that a session does not outlast what the cache allows.
+    async fn renew(&mut self, keyring: &Keyring) -> Result<(), Stop> {
+        if self.cipher.is_some() && self.unwrapped.elapsed() < RENEW_AFTER {
+            return Ok(());
+        }
+        let (key, life) = keyring
+            .supply(&self.managed, store::Sealing::default())
+            .await?;
+        self.managed.life = life;
+        let cipher = keyring.unwrap(&self.managed, &key).await?;
+        self.cipher = Some((key.commit, cipher));
+        self.unwrapped = Instant::now();
+        Ok(())
+    }
 }
 
 impl Keyring {
@@ -146,8 +171,13 @@ impl Keyring {
         let allowance = self.allowance(&managed.path);
         let ready = |keys: &DataKeys| {
             let key = newest(managed, keys)?;
+            let outage = &allowance.outage;
+            let is_due = match outage.is_overdue(key) {
+                true => !outage.goes_on(key),
+                false => limits.is_old(key, clock::now_ms()),
+            };
             let is_ready = wanted == store::Sealing::default()
-                || !limits.is_old(key, clock::now_ms()) && allowance.take(key, wanted);
+                || !is_due && allowance.take(key, wanted);
             let key = is_ready.then(|| (key.clone(), Life::of(Some(keys))));
             Ok::<_, Error>(key)
         };
@@ -167,12 +197,17 @@ impl Keyring {
                     if let Some(ready) = ready(keys)? {
                         return Ok(ready);
                     }
-                    self.more(managed, &limits, &wrapping, (&found, keys), wanted)
+                    let outage = &allowance.outage;
+                    self.more(managed, (&limits, outage), &wrapping, (&found, keys), wanted)
                         .await
                 }
                 None => {
+                    allowance.outage.pause().map_err(Error::from)?;
                     let reserved = limits.block(store::Sealing::default(), wanted);
                     let made = self.first(managed, &wrapping, &found, reserved).await;
+                    if let Err(Stop::Error(Error::Kms(error))) = &made {
+                        allowance.outage.failed(error);
+                    }
                     made.map(|key| (key, reserved))
                 }
             };
@@ -193,34 +228,70 @@ impl Keyring {
     async fn more(
         &self,
         managed: &Managed,
-        limits: &Limits,
+        (limits, outage): (&Limits, &Outage),
         wrapping: &Wrapping,
         (found, keys): (&Versioned<Arc<StreamEntry>>, &DataKeys),
         wanted: store::Sealing,
     ) -> Result<(DataKey, store::Sealing), Stop> {
         let key = newest(managed, keys)?;
-        match limits.next(key, wanted, clock::now_ms()) {
-            Next::Reserve(block) => {
-                let mut keys = keys.clone();
-                let counted = keys.keys.last_mut().ok_or(Error::KeyShredded)?;
-                counted.sealed.records = counted.sealed.records.saturating_add(block.records);
-                counted.sealed.bytes = counted.sealed.bytes.saturating_add(block.bytes);
-                let key = counted.clone();
-                let Managed { path, cipher, .. } = managed;
-                let registry = &self.registry;
-                registry
-                    .record_data_keys(path, *cipher, found, keys, None)
-                    .await?;
-                Ok((key, block))
+        let now = clock::now_ms();
+        let beyond = match managed.holder {
+            KeyHolder::Kms(_) => beyond_policy(managed.cipher, key, wanted, now),
+            KeyHolder::Project(_) => None,
+        };
+        if let Some(block) = beyond.filter(|_| outage.goes_on(key)) {
+            return self.reserve(managed, (found, keys), block).await;
+        }
+        let reason = match limits.next(key, wanted, now) {
+            Next::Reserve(block) => return self.reserve(managed, (found, keys), block).await,
+            Next::Rotate(reason) => reason,
+        };
+        outage.pause().map_err(Error::from)?;
+        if beyond.is_some() {
+            outage.tries(key);
+        }
+        let reserved = limits.block(store::Sealing::default(), wanted);
+        let next = self.next_key(managed, wrapping, (found, keys), reserved, reason);
+        match next.await {
+            Ok(next) => {
+                outage.ended();
+                Ok((next, reserved))
             }
-            Next::Rotate(reason) => {
-                let reserved = limits.block(store::Sealing::default(), wanted);
-                let key = self
-                    .next_key(managed, wrapping, (found, keys), reserved, reason)
-                    .await?;
-                Ok((key, reserved))
+            Err(Stop::Error(Error::Kms(error))) => {
+                outage.failed(&error);
+                let Some(block) = beyond else {
+                    return Err(Error::Kms(error).into());
+                };
+                let (stream, epoch) = (&managed.path, key.epoch);
+                let cause = Error::Kms(error).told();
+                tracing::warn!(%stream, epoch, cause, "key is due, but goes on: no new one can be had now");
+                self.reserve(managed, (found, keys), block).await
+            }
+            Err(stop) => {
+                outage.ended();
+                Err(stop)
             }
         }
+    }
+
+    /// Writes down that so much is about to be sealed under the newest key.
+    async fn reserve(
+        &self,
+        managed: &Managed,
+        (found, keys): (&Versioned<Arc<StreamEntry>>, &DataKeys),
+        block: store::Sealing,
+    ) -> Result<(DataKey, store::Sealing), Stop> {
+        let mut keys = keys.clone();
+        let counted = keys.keys.last_mut().ok_or(Error::KeyShredded)?;
+        counted.sealed.records = counted.sealed.records.saturating_add(block.records);
+        counted.sealed.bytes = counted.sealed.bytes.saturating_add(block.bytes);
+        let key = counted.clone();
+        let Managed { path, cipher, .. } = managed;
+        let registry = &self.registry;
+        registry
+            .record_data_keys(path, *cipher, found, keys, None)
+            .await?;
+        Ok((key, block))
     }
 
     /// Notes where the first record of an epoch is known to be stored. That it cannot be noted costs a

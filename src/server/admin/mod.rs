@@ -7,6 +7,7 @@ mod api;
 mod certificates;
 mod config;
 mod export;
+mod kms;
 mod page;
 mod query;
 mod ready;
