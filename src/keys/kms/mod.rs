@@ -17,6 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
+
 use self::{
     aws::Aws,
     cache::{Ages, Cache, Slot},
@@ -130,7 +132,8 @@ impl Kms {
     ) -> Result<WrappedDek, Error> {
         let context = Context { stream, epoch };
         let provider = &self.0.provider;
-        let wrapping = async {
+        // Boxed: the type of AWS's call is too deep to be part of what waits for it.
+        let wrapping: BoxFuture<'_, _> = Box::pin(async {
             let wrapped = match provider {
                 Provider::Aws(aws) => aws.wrap(dek, context).await,
                 Provider::Vault(vault) => vault.wrap(dek, context).await,
@@ -140,7 +143,7 @@ impl Kms {
                 && !wrapped.blob.is_empty();
             fits.then_some(wrapped)
                 .ok_or_else(|| Error::Unreachable("its answer holds no wrapped key".into()))
-        };
+        });
         self.0.called(KmsOperation::Wrap, wrapping).await
     }
 

@@ -58,7 +58,7 @@ impl EpochKeys for Source {
                 Err(Error::NoMasterKey) => self.fetch(epoch).await,
                 fetched => fetched,
             };
-            fetched.map_err(|error| Box::new(error).into())
+            fetched.map_err(BoxError::from)
         })
     }
 

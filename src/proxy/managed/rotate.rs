@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, header};
 
-use super::{KeyHolder, Keyring, Managed, data_keys, first::is_conflict, holder::Wrapping, sealing::newest};
+use super::{
+    KeyHolder, Keyring, Managed, data_keys, first::is_conflict, holder::Wrapping, sealing::newest,
+};
 use crate::{
     project::Scope,
     proxy::{

@@ -176,8 +176,8 @@ impl Keyring {
                 true => !outage.goes_on(key),
                 false => limits.is_old(key, clock::now_ms()),
             };
-            let is_ready = wanted == store::Sealing::default()
-                || !is_due && allowance.take(key, wanted);
+            let is_ready =
+                wanted == store::Sealing::default() || !is_due && allowance.take(key, wanted);
             let key = is_ready.then(|| (key.clone(), Life::of(Some(keys))));
             Ok::<_, Error>(key)
         };
@@ -198,8 +198,14 @@ impl Keyring {
                         return Ok(ready);
                     }
                     let outage = &allowance.outage;
-                    self.more(managed, (&limits, outage), &wrapping, (&found, keys), wanted)
-                        .await
+                    self.more(
+                        managed,
+                        (&limits, outage),
+                        &wrapping,
+                        (&found, keys),
+                        wanted,
+                    )
+                    .await
                 }
                 None => {
                     allowance.outage.pause().map_err(Error::from)?;
