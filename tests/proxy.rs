@@ -44,6 +44,10 @@ mod flow;
 mod fuzz;
 #[path = "proxy/gate.rs"]
 mod gate;
+#[path = "proxy/gate_sessions.rs"]
+mod gate_sessions;
+#[path = "proxy/gate_tenants.rs"]
+mod gate_tenants;
 #[path = "proxy/harness/mod.rs"]
 mod harness;
 #[path = "proxy/host.rs"]
@@ -96,6 +100,14 @@ mod oversize_edges;
 mod oversize_failures;
 #[path = "proxy/oversize_stored.rs"]
 mod oversize_stored;
+#[path = "proxy/projects.rs"]
+mod projects;
+#[path = "proxy/projects_commands.rs"]
+mod projects_commands;
+#[path = "proxy/projects_crash.rs"]
+mod projects_crash;
+#[path = "proxy/projects_memory.rs"]
+mod projects_memory;
 #[path = "proxy/registry.rs"]
 mod registry;
 #[path = "proxy/registry_behind.rs"]
@@ -104,6 +116,8 @@ mod registry_behind;
 mod registry_collisions;
 #[path = "proxy/registry_create.rs"]
 mod registry_create;
+#[path = "proxy/registry_data_keys.rs"]
+mod registry_data_keys;
 #[path = "proxy/registry_faults.rs"]
 mod registry_faults;
 #[path = "proxy/registry_guards.rs"]
@@ -142,6 +156,8 @@ mod still_plain;
 mod store_commands;
 #[path = "proxy/store_faults.rs"]
 mod store_faults;
+#[path = "proxy/store_managed.rs"]
+mod store_managed;
 #[path = "proxy/systemd.rs"]
 mod systemd;
 #[path = "proxy/tamper.rs"]

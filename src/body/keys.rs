@@ -103,3 +103,146 @@ impl SessionKeys {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    };
+
+    use bytes::{BufMut as _, Bytes, BytesMut};
+
+    use super::*;
+    use crate::{
+        crypto::{Cipher, Key, OpenError, Text},
+        stream::StreamPath,
+        wire::record::{StoredBatch, StoredRecord},
+    };
+
+    #[derive(Default)]
+    struct Told {
+        asked: Mutex<Vec<u32>>,
+        outdated: AtomicBool,
+    }
+
+    struct Source(Arc<Told>);
+
+    impl EpochKeys for Source {
+        fn key(&mut self, epoch: u32) -> BoxFuture<'_, Result<EpochKey, BoxError>> {
+            self.0.asked.lock().unwrap().push(epoch);
+            let key = match epoch {
+                8 => EpochKey::Shredded,
+                9 => EpochKey::Unknown,
+                _ => EpochKey::Here(cipher(epoch)),
+            };
+            Box::pin(std::future::ready(Ok(key)))
+        }
+
+        fn is_outdated(&mut self) -> bool {
+            self.0.outdated.swap(false, SeqCst)
+        }
+    }
+
+    fn cipher(epoch: u32) -> StreamCipher {
+        let path: StreamPath = "test-basin/s".parse().unwrap();
+        let key = Key::from_bytes([u8::try_from(epoch).unwrap(); 32]);
+        StreamCipher::of_epoch(Cipher::Aegis256, &key, path.id(), epoch)
+    }
+
+    /// A batch of records under these epochs.
+    fn batch(epochs: &[u32]) -> Opening {
+        let record = |(at, epoch): (usize, &u32)| {
+            // An encoded record without headers.
+            let sealed = cipher(*epoch).seal(Text::Encoded, &mut BytesMut::new(), |out| {
+                out.put_slice(&[0, b'x']);
+            });
+            StoredRecord {
+                seq_num: at as u64,
+                timestamp: 1,
+                headers: Vec::new(),
+                body: Bytes::clone(sealed.unwrap().as_bytes()),
+            }
+        };
+        let records = epochs.iter().enumerate().map(record).collect();
+        let tail = None;
+        StoredBatch { records, tail }.opening()
+    }
+
+    fn session() -> (SessionKeys, Arc<Told>) {
+        let told = Arc::<Told>::default();
+        let opener = Opener::managed(Cipher::Aegis256);
+        let source = Box::new(Source(Arc::clone(&told)));
+        (SessionKeys::managed(opener, source), told)
+    }
+
+    fn asked(told: &Told) -> Vec<u32> {
+        std::mem::take(&mut told.asked.lock().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_fetched_as_records_name_them_and_let_go_of_after() {
+        let (mut keys, told) = session();
+        let mut both = batch(&[1, 2, 1]);
+        keys.prepare(&both).await.unwrap();
+        assert_eq!(asked(&told), [1, 2]);
+        let opened = both.next(keys.opener()).unwrap().unwrap();
+        assert_eq!(opened.records.len(), 3);
+        keys.prepare(&batch(&[2, 3])).await.unwrap();
+        assert_eq!(asked(&told), [3]);
+        keys.prepare(&batch(&[1])).await.unwrap();
+        assert_eq!(asked(&told), [1], "the key of another epoch was kept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_shredded_or_unknown_does_not_open() {
+        let (mut keys, _) = session();
+        for (epoch, error) in [(8, OpenError::Shredded), (9, OpenError::Epoch)] {
+            let mut opening = batch(&[epoch]);
+            keys.prepare(&opening).await.unwrap();
+            assert_eq!(opening.next(keys.opener()), Err(error));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outdated_key_is_fetched_again() {
+        let (mut keys, told) = session();
+        keys.prepare(&batch(&[1])).await.unwrap();
+        keys.prepare(&batch(&[1])).await.unwrap();
+        assert_eq!(asked(&told), [1]);
+        told.outdated.store(true, SeqCst);
+        keys.prepare(&batch(&[1])).await.unwrap();
+        assert_eq!(asked(&told), [1]);
+        // A heartbeat is enough to let go of it.
+        told.outdated.store(true, SeqCst);
+        keys.prepare(&batch(&[])).await.unwrap();
+        assert!(keys.opener().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_at_rest_lets_go_of_its_keys_after_a_minute() {
+        let (mut keys, told) = session();
+        keys.prepare(&batch(&[1])).await.unwrap();
+        let began = Instant::now();
+        tokio::time::sleep(MAX_UNUSED / 2).await;
+        // What brings no records does not keep them.
+        keys.prepare(&batch(&[])).await.unwrap();
+        keys.rest().await;
+        assert_eq!(began.elapsed(), MAX_UNUSED);
+        assert!(keys.opener().is_empty());
+        // Nothing to let go of, nothing to wake up for.
+        let forever = tokio::time::timeout(MAX_UNUSED * 100, keys.rest()).await;
+        assert!(forever.is_err());
+        asked(&told);
+        keys.prepare(&batch(&[1])).await.unwrap();
+        assert_eq!(asked(&told), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_key_for_all_stays() {
+        let mut keys = SessionKeys::one(cipher(1));
+        let forever = tokio::time::timeout(MAX_UNUSED * 100, keys.rest()).await;
+        assert!(forever.is_err());
+        assert!(!keys.opener().is_empty());
+    }
+}

@@ -16,18 +16,22 @@ use crate::{
     telemetry::{self, LogFormat},
 };
 
+mod apikey;
 mod check_config;
 mod effective;
 mod init;
 mod keygen;
 pub mod notify;
 mod open;
+mod project;
 #[cfg(feature = "quickstart")]
 mod quickstart;
 pub mod reload;
+mod remote;
 pub mod serve;
 mod store;
 mod stream;
+mod table;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -72,6 +76,12 @@ enum Command {
     /// Export, import, rebuild or change the config store; with --admin also one that a proxy runs on.
     #[command(subcommand)]
     Store(store::Command),
+    /// Create or list projects, through the admin listener of a running proxy.
+    #[command(subcommand)]
+    Project(project::Command),
+    /// Make, list, rotate or revoke a project's API keys, through the admin listener of a running proxy.
+    #[command(subcommand)]
+    Apikey(apikey::Command),
     /// Copy a stream into another one, or check that everything in one decrypts.
     #[command(subcommand)]
     Stream(stream::Command),
@@ -152,6 +162,14 @@ fn run_with(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
             begin(args.log_format, None)?;
             store::run(command)
         }
+        Command::Project(command) => {
+            begin(args.log_format, None)?;
+            block_on(project::run(command))
+        }
+        Command::Apikey(command) => {
+            begin(args.log_format, None)?;
+            block_on(apikey::run(command))
+        }
         Command::Stream(command) => {
             begin(args.log_format, None)?;
             stream::run(command)
@@ -178,6 +196,14 @@ fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// Says `text` on standard error, beside what standard output is for.
+fn tell(text: &str) {
+    for line in text.lines() {
+        // What matters was said on standard output.
+        let _ = writeln!(io::stderr().lock(), "{}", telemetry::printable(line));
+    }
 }
 
 fn load(file: &ConfigFile) -> Result<Config, Failure> {

@@ -168,6 +168,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         budget: Budget::new(config.limits.max_inflight_bytes.as_u64(), &metrics),
         drain: drain.clone(),
     }));
+    proxy.keep_time().await;
     let live = Live {
         address: server.local_addr(),
         tls: server.tls().clone(),

@@ -32,6 +32,9 @@ const TOKEN_BYTES: usize = 1 + SECRET_BYTES + Wrapped::BYTES;
 /// 57 bytes are 76 characters without padding and without spare bits.
 const TOKEN_CHARACTERS: usize = TOKEN_BYTES / 3 * 4;
 
+/// So many characters of a token are no word that somebody chose. They hold twelve bytes of the auth secret.
+const TELLING_CHARACTERS: usize = 18;
+
 /// The operator's secret that every lookup and check of a project's API keys goes through: 32 random bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pepper(Key);
@@ -132,6 +135,22 @@ impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ApiKey(redacted)")
     }
+}
+
+/// Whether an API key, or enough of one to be a secret, stands in this text: an API key that was cut off,
+/// or that something else surrounds, is none, and still does not belong anywhere.
+pub fn holds_api_key(text: &[u8]) -> bool {
+    let prefix = API_KEY_PREFIX.as_bytes();
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    text.windows(prefix.len()).enumerate().any(|(at, window)| {
+        let rest = text.iter().skip(at + prefix.len());
+        window.eq_ignore_ascii_case(prefix)
+            && rest
+                .take_while(|byte| is_token(byte))
+                .take(TELLING_CHARACTERS)
+                .count()
+                == TELLING_CHARACTERS
+    })
 }
 
 /// What an API key's row holds: neither the key nor the master key can be computed from it.

@@ -11,7 +11,7 @@ mod store_key;
 mod token;
 
 pub use aead::{Cipher, TooLong, UnknownCipher};
-pub use api_key::{API_KEY_PREFIX, ApiKey, Credentials, Pepper};
+pub use api_key::{API_KEY_PREFIX, ApiKey, Credentials, Pepper, holds_api_key};
 pub use kdf::{Dek, DekPlace, MasterKey, NO_PROJECT, NotWrapped, Wrapped};
 pub use key::{Key, KeyCheck, KeyError};
 pub use opener::Opener;

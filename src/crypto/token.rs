@@ -6,7 +6,7 @@ use std::fmt;
 ///
 /// It tells tokens apart. S2's tokens are random, so it cannot be searched for; one that a person made up
 /// could be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenFingerprint([u8; 8]);
 
 impl TokenFingerprint {

@@ -5,6 +5,7 @@ mod file;
 mod header;
 pub mod kms;
 mod projects;
+mod reach;
 mod rotation;
 
 use serde::{Deserialize, Serialize};

@@ -7,11 +7,12 @@ use globset::{GlobBuilder, GlobMatcher};
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
+use super::reach::Reach;
 use crate::{
     crypto::{Key, Pepper},
     file::{self, OptionalFile},
     project::ProjectName,
-    stream::StreamPath,
+    stream::{BasinName, StreamPath},
 };
 
 /// Most projects of one proxy. An API key that is none takes a few microseconds for each.
@@ -40,6 +41,8 @@ pub struct Project {
     /// Its name.
     pub name: ProjectName,
     globs: Vec<GlobMatcher>,
+    /// Which basins each glob reaches into.
+    reaches: Vec<Reach>,
     pepper: Pepper,
     access_token: Option<HeaderValue>,
 }
@@ -59,6 +62,11 @@ impl Project {
     pub fn matches(&self, path: &StreamPath) -> bool {
         let name = path.to_string();
         self.globs.iter().any(|glob| glob.is_match(&name))
+    }
+
+    /// Whether every stream of this basin matches, whatever its name.
+    fn covers(&self, basin: &BasinName) -> bool {
+        self.reaches.iter().any(|reach| reach.covers(basin))
     }
 
     /// Its globs, as they are written.
@@ -83,6 +91,10 @@ impl Project {
         match (pepper, token) {
             (Ok(pepper), Ok(access_token)) if mistakes.is_empty() => Ok(Self {
                 name: rule.name.clone(),
+                reaches: globs
+                    .iter()
+                    .map(|glob| Reach::of(glob.glob().glob()))
+                    .collect(),
                 globs,
                 pepper,
                 access_token,
@@ -92,9 +104,9 @@ impl Project {
     }
 }
 
-/// All projects, in order.
+/// All projects, in order. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Projects(Vec<Arc<Project>>);
+pub struct Projects(Arc<[Arc<Project>]>);
 
 impl Projects {
     /// Reads the peppers and tokens of the projects.
@@ -119,7 +131,7 @@ impl Projects {
             }
         }
         match mistakes.is_empty() {
-            true => Ok(Self(projects)),
+            true => Ok(Self(projects.into())),
             false => Err(mistakes),
         }
     }
@@ -127,6 +139,30 @@ impl Projects {
     /// The project that a stream belongs to: the first that matches.
     pub fn owner(&self, path: &StreamPath) -> Option<&Arc<Project>> {
         self.0.iter().find(|project| project.matches(path))
+    }
+
+    /// The project that a basin belongs to as a whole: one glob of it ends with `/**` and takes every stream of
+    /// the basin, and no project before it could take any.
+    pub fn owner_of(&self, basin: &BasinName) -> Option<&Arc<Project>> {
+        let may_reach = |project: &&Arc<Project>| {
+            let mut reaches = project.reaches.iter();
+            reaches.any(|reach| reach.may_reach(basin))
+        };
+        let first = self.0.iter().find(may_reach)?;
+        first.covers(basin).then_some(first)
+    }
+
+    /// Whether a project can own streams in a basin.
+    pub fn reaches(&self, project: &ProjectName, basin: &BasinName) -> bool {
+        for candidate in self.0.iter() {
+            if candidate.name == *project {
+                return candidate.reaches.iter().any(|reach| reach.reaches(basin));
+            }
+            if candidate.covers(basin) {
+                return false;
+            }
+        }
+        false
     }
 
     /// The project of this name.

@@ -48,7 +48,9 @@ impl Proxy {
         let lookup = self.registry.lookup(&path).await?;
         keys::check_length(request.headers())?;
         if let Lookup::Found(Access::Plain(proof)) = lookup {
-            return self.forward_append(proof, path, request).await;
+            return self
+                .forward_append(proof, path, request, caller, asked)
+                .await;
         }
         match Media::content_type(request.headers()) {
             Some(Media::S2s) => self.append_session(path, request, caller, asked).await,
@@ -88,7 +90,7 @@ impl Proxy {
         };
         let keys = self.keys(&stream, &parts.headers, caller, &asked.exchange)?;
         let mut pin = self.pin(stream.clone(), &keys);
-        let mut sealer = keys.sealer();
+        let mut sealer = keys.sealer(&self.keyring, &path);
         // Held, with its lease, until the last part is acked.
         let Sealing { cipher, lease } = sealer.take(&input).await?;
         let sealed = self.meter(&path).seal(&input, &cipher, self.fit);

@@ -179,6 +179,9 @@ impl Caller {
         mut request: Request<Body>,
     ) -> Result<Response<Bytes>, Error> {
         request.extensions_mut().insert(self.operation);
+        if let Some(credential) = self.pass().and_then(|pass| pass.credential()) {
+            request.extensions_mut().insert(credential);
+        }
         let whole = async {
             let response = self.upstream.send(target, request).await?;
             let (parts, body) = response.into_parts();

@@ -30,6 +30,9 @@ pub enum Error {
     /// is the same.
     #[error("access token is not valid")]
     Unauthenticated(#[from] gate::Refusal),
+    /// The API key is good, but does not allow this.
+    #[error(transparent)]
+    Denied(#[from] gate::Denied),
     /// The API key is good, but does not allow this; the text says what.
     #[error("{0}")]
     NotAllowed(String),
@@ -260,6 +263,13 @@ impl Code {
 }
 
 impl Error {
+    /// An append to a stream whose keys were all shredded.
+    pub(super) fn shredded_stream(path: &StreamPath) -> Self {
+        Self::NotAllowed(format!(
+            "the keys of stream `{path}` were shredded: it takes no more records"
+        ))
+    }
+
     /// The same error, had after the upstream was asked to act: it can no longer promise that nothing
     /// happened.
     #[must_use]
@@ -312,6 +322,7 @@ impl Error {
             Self::Timeout | Self::Stopped => Code::UpstreamTimeout,
             Self::UnknownStream(_)
             | Self::Declared(_)
+            | Self::Denied(_)
             | Self::NotAllowed(_)
             | Self::NoMasterKey => Code::PermissionDenied,
         }
@@ -323,6 +334,7 @@ impl Error {
             Self::Key(_)
             | Self::WrongKey
             | Self::Unauthenticated(_)
+            | Self::Denied(_)
             | Self::NotAllowed(_)
             | Self::NoMasterKey
             | Self::Decode(_)

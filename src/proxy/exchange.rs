@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::sync::watch;
@@ -24,10 +24,12 @@ use super::{
     Error, Peer,
     call::{Refusal, Stop},
     error::told,
+    gate,
     route::Route,
 };
 use crate::{
-    crypto::{Cipher, StreamCipher, TokenFingerprint},
+    crypto::{Cipher, StreamCipher, TokenFingerprint, holds_api_key},
+    project::ProjectName,
     stream::BasinName,
     telemetry::{
         bounded,
@@ -66,6 +68,8 @@ pub struct Exchange {
     what: String,
     began: Instant,
     span: Option<Span>,
+    /// Project and name of the API key.
+    api_key: OnceLock<(ProjectName, String)>,
     routed: OnceLock<Routed>,
     made: OnceLock<Made>,
     key: OnceLock<Key>,
@@ -104,9 +108,10 @@ impl Exchange {
         sinks: Arc<Sinks>,
     ) -> Arc<Self> {
         let method = bounded(request.method().as_str(), MAX_METHOD);
-        let what = format!("{method} {}", bounded(request.uri().path(), MAX_PATH));
+        let what = format!("{method} {}", path_to_tell(request.uri()));
         let headers = request.headers_mut();
-        let id = RequestId::find(headers).unwrap_or_else(RequestId::fresh);
+        let id = RequestId::find(headers).filter(|id| !holds_api_key(id.as_str().as_bytes()));
+        let id = id.unwrap_or_else(RequestId::fresh);
         if let Ok(value) = HeaderValue::from_str(id.as_str()) {
             headers.insert(request_id::HEADER, value);
         }
@@ -124,6 +129,7 @@ impl Exchange {
             what: printable(&what),
             began: Instant::now(),
             span,
+            api_key: OnceLock::new(),
             routed: OnceLock::new(),
             made: OnceLock::new(),
             key: OnceLock::new(),
@@ -131,6 +137,11 @@ impl Exchange {
             answered: OnceLock::new(),
             failure: OnceLock::new(),
         })
+    }
+
+    /// It came with an API key of this project and name, good or not any more.
+    pub fn came_with(&self, project: &ProjectName, id: &str) {
+        let _same = self.api_key.set((project.clone(), id.to_owned()));
     }
 
     /// It is known what it asks for.
@@ -177,7 +188,9 @@ impl Exchange {
     /// It failed, be it in place of an answer or in the middle of one.
     pub fn failed(&self, error: &Error) {
         let code = error.code().as_str();
-        error.count(&self.metrics.records);
+        if self.failure.get().is_none() {
+            error.count(&self.metrics.records);
+        }
         self.fail(code.into(), error.fault(), || error.told());
     }
 
@@ -272,6 +285,7 @@ impl Exchange {
         let answered = self.answered.get();
         let failure = self.failure.get();
         let key = self.key.get();
+        let api_key = self.api_key.get();
         Report {
             id: &self.id,
             upstream_id: answered.and_then(|answered| answered.upstream_id.as_ref()),
@@ -280,6 +294,8 @@ impl Exchange {
                 address: self.peer.address,
                 certificate: self.peer.subject.as_deref(),
                 token: self.token.as_deref(),
+                project: api_key.map(|(project, _)| project.as_str()),
+                api_key: api_key.map(|(_, id)| id.as_str()),
             },
             operation: routed.operation,
             encoding: routed.encoding,
@@ -316,6 +332,14 @@ impl Drop for Exchange {
         if let Some(span) = &self.span {
             span.end(&report);
         }
+    }
+}
+
+/// A path as it may be told: without an API key that does not belong there.
+fn path_to_tell(uri: &Uri) -> &str {
+    match gate::holds_encoded(uri.path()) {
+        true => "(an API key)",
+        false => bounded(uri.path(), MAX_PATH),
     }
 }
 

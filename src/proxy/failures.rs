@@ -5,7 +5,7 @@ use crate::{
     crypto::OpenError,
     keys::{self, kms},
     telemetry::{
-        label::{KeyFailure, OpenFailure},
+        label::{ApiKeyRefusal, KeyFailure, OpenFailure},
         metrics::Records,
     },
 };
@@ -22,9 +22,12 @@ impl Error {
                 records.key_errors.of(KeyFailure::DataKey).inc();
             }
             Self::Unprepared(cause) => cause.count(records),
-            Self::Unauthenticated(_)
-            | Self::NotAllowed(_)
-            | Self::NoMasterKey
+            Self::Unauthenticated(refusal) => {
+                records.api_key_refusals.of(refusal.label()).inc();
+            }
+            Self::Denied(denied) => records.api_key_refusals.of(denied.label()).inc(),
+            Self::NoMasterKey => records.api_key_refusals.of(ApiKeyRefusal::MasterKey).inc(),
+            Self::NotAllowed(_)
             | Self::Decode(_)
             | Self::Seal(_)
             | Self::BadHeader(_)

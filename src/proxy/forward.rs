@@ -1,5 +1,6 @@
 //! Passing requests through untouched, for which a proof is needed that they carry no sealed record.
 
+mod bound;
 mod plain_body;
 
 use bytes::Bytes;
@@ -7,17 +8,19 @@ use http::{Request, Response, header, request};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use self::plain_body::PlainBody;
+use self::{bound::bound, plain_body::PlainBody};
 use super::{
     Error, Proxy,
     call::{Caller, Stop, empty, full},
     registry::{Access, PlainStream, Purpose},
-    respond,
+    respond::{self, Asked},
     route::NotRecords,
 };
 use crate::{
+    project::Scope,
     stream::{BasinName, StreamPath},
     upstream::{Body, Target},
+    wire::media::Media,
 };
 
 /// Why a request without records may be forwarded as it is. There is no other way to make one than
@@ -54,22 +57,32 @@ impl Proxy {
     }
 
     /// Forwards an append to a plain stream byte for byte, for as long as the stream stays plain: a
-    /// body that is still on its way when the stream is made anew as a sealed one breaks off.
+    /// body that is still on its way when the stream is made anew as a sealed one breaks off. So does what is
+    /// on its way when the API key is over.
     pub(super) async fn forward_append(
         &self,
         proof: PlainStream,
         path: StreamPath,
         request: Request<Incoming>,
+        caller: &Caller,
+        asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
+        let tenure = self.tenure(caller, Scope::Append, &path);
         let basin = path.basin.clone();
         let registry = self.registry.clone();
         let request = request.map(|body| {
             let body = body.map_err(Into::into).boxed_unsync();
-            PlainBody::new(body, proof, registry, path).boxed_unsync()
+            let body = PlainBody::new(body, proof, registry, path).boxed_unsync();
+            bound(body, &tenure, asked)
         });
         let target = Target::Basin(&basin);
         let response = self.upstream.send(target, request).await;
-        Ok(respond::relay(response.map_err(Error::from)?))
+        let answer = respond::relay(response.map_err(Error::from)?);
+        Ok(match is_session(&answer) {
+            true => answer.map(|body| bound(body, &tenure, asked)),
+            // Whatever it says of the append, the client had better know.
+            false => answer,
+        })
     }
 
     /// Forwards an append to a plain stream whose body is already in memory, decompressed; it, too, only
@@ -89,17 +102,24 @@ impl Proxy {
         Ok(respond::relay(response.map_err(Error::from)?))
     }
 
-    /// Forwards a read of a plain stream. A body is no part of it.
+    /// Forwards a read of a plain stream, for as long as its API key is good. A body is no part of it.
     pub(super) async fn forward_read(
         &self,
         _proof: PlainStream,
         path: &StreamPath,
         head: request::Parts,
+        caller: &Caller,
+        asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
         let request = Request::from_parts(head, empty());
         let target = Target::Basin(&path.basin);
         let response = self.upstream.send(target, request).await;
-        Ok(respond::relay(response.map_err(Error::from)?))
+        let answer = respond::relay(response.map_err(Error::from)?);
+        if !is_session(&answer) {
+            return Ok(answer);
+        }
+        let tenure = self.tenure(caller, Scope::Read, path);
+        Ok(answer.map(|body| bound(body, &tenure, asked)))
     }
 
     /// `GET /v1/streams/{stream}/records/tail`: moves no records, but may create the stream.
@@ -114,5 +134,14 @@ impl Proxy {
         let access = self.access(&path, Purpose::Read, &none, caller).await?;
         self.forward(TailOf(access).into(), Some(&path.basin), request)
             .await
+    }
+}
+
+/// Whether it goes on for as long as both sides keep it.
+fn is_session(answer: &Response<Body>) -> bool {
+    match Media::content_type(answer.headers()) {
+        Some(Media::Json | Media::Proto) => false,
+        // What it is not known to be, it may be.
+        Some(Media::S2s | Media::EventStream) | None => true,
     }
 }

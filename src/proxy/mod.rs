@@ -9,7 +9,7 @@ mod exchange;
 mod failures;
 mod forward;
 pub mod gate;
-mod managed;
+pub mod managed;
 mod peer;
 pub mod projects;
 pub mod query;
@@ -22,7 +22,7 @@ pub mod view;
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Request, Response, header};
+use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
@@ -35,11 +35,11 @@ use self::{
     ceiling::Ceiling,
     control::{Control, ControlCall},
     exchange::Exchange,
-    gate::{Gate, Pass},
+    gate::{Gate, Pass, Refusal, Tenure},
     managed::{Keyring, StreamKeys},
     registry::{Access, Lookup, Purpose, Registry, SealedStream},
     respond::Asked,
-    route::Route,
+    route::{Forwarded, Route},
     rules::Rules,
 };
 use crate::{
@@ -47,6 +47,7 @@ use crate::{
     crypto::{KeyCheck, StreamCipher},
     drain::Drain,
     keys::{self, RotateAfter, kms::Kms},
+    project::Scope,
     store::{Store, UnknownStreams},
     stream::StreamPath,
     telemetry::{metrics::Metrics, sinks::Sinks},
@@ -71,8 +72,9 @@ pub struct Proxy {
     key_check: keys::Check,
     keyring: Arc<Keyring>,
     /// Checks API keys, when they are what clients come in with.
-    gate: Option<Gate>,
-    store: Arc<dyn Store>,
+    gate: Option<Arc<Gate>>,
+    /// The projects' API keys.
+    roster: projects::Roster,
     upstream: Upstream,
     basin_domain: String,
     fit: Fit,
@@ -128,10 +130,12 @@ impl Proxy {
             Arc::clone(&parts.metrics),
         );
         Self {
-            gate: parts.takes_api_keys.then(|| Gate::new(Arc::clone(&store))),
+            gate: parts
+                .takes_api_keys
+                .then(|| Arc::new(Gate::new(Arc::clone(&store)))),
+            roster: projects::Roster::new(Arc::clone(&store)),
             keyring: Arc::new(keyring),
             registry,
-            store,
             ceiling: Ceiling::new(),
             control_calls: Arc::new(Semaphore::new(MAX_CONTROL_CALLS)),
             key_check: parts.key_check,
@@ -190,7 +194,12 @@ impl Proxy {
         mut request: Request<Incoming>,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
-        let pass = self.admit(&mut request).await?;
+        if self.gate.is_some() && request.method() == Method::OPTIONS {
+            // A browser asks without a token, so nobody is asked on its behalf.
+            return Ok(asked.whole(respond::preflight(request.headers())));
+        }
+        let pass = self.admit(&mut request, asked).await?;
+        gate::stray(request.uri(), request.headers())?;
         let (method, uri) = (request.method(), request.uri());
         let route = Route::of(method, uri, request.headers(), &self.basin_domain);
         let is_call = !matches!(
@@ -204,7 +213,13 @@ impl Proxy {
         if is_call && RequestEncoding::from_headers(request.headers()).is_err() {
             return Err(control::unsupported_encoding());
         }
-        let route = route?;
+        let mut route = route?;
+        if let Some(pass) = &pass {
+            pass.allow_route(&route)?;
+            if let Route::Forward(_, Forwarded::Basins) = route {
+                route = Route::Control(ControlCall::ListBasins);
+            }
+        }
         // Goes with the request to the upstream's metrics.
         let operation = asked.exchange.operation();
         request.extensions_mut().insert(operation);
@@ -213,12 +228,16 @@ impl Proxy {
             Route::Append(path) => self.append(path, request, &caller, asked).await,
             Route::Read(path) => self.read(path, request, &caller, asked).await,
             Route::Tail(path) => self.tail(path, request, &caller).await,
-            Route::Forward(proof, basin) => {
-                self.forward(proof.into(), basin.as_ref(), request).await
+            Route::Forward(proof, forwarded) => {
+                self.forward(proof.into(), forwarded.endpoint(), request)
+                    .await
             }
             Route::Control(call) => {
                 call.check(request.headers())?;
                 let control = self.whole(request).await?;
+                if let Some(pass) = caller.pass() {
+                    pass.allow_named(&call, &control)?;
+                }
                 if let ControlCall::CreateBasin | ControlCall::CreateStream(_) = call {
                     asked.exchange.makes(&control.body);
                 }
@@ -247,20 +266,36 @@ impl Proxy {
     }
 
     /// Lets a client in by its API key, if that is how clients come in. Neither the key nor anything of it is
-    /// in the request from here on: the project's own token takes its place.
-    async fn admit(&self, request: &mut Request<Incoming>) -> Result<Option<Arc<Pass>>, Error> {
+    /// in the request from here on: the project's own token goes with it instead.
+    async fn admit(
+        &self,
+        request: &mut Request<Incoming>,
+        asked: &Asked,
+    ) -> Result<Option<Arc<Pass>>, Error> {
         let Some(gate) = &self.gate else {
             return Ok(None);
         };
         let rules = self.registry.rules();
         let admitted = gate.admit(rules.projects(), request.headers()).await;
         request.headers_mut().remove(header::AUTHORIZATION);
-        let pass = admitted?;
-        if let Some(token) = pass.project.authorization() {
-            let headers = request.headers_mut();
-            headers.insert(header::AUTHORIZATION, token.clone());
+        let pass = admitted.inspect_err(|error| {
+            if let Error::Unauthenticated(Refusal::Over { project, id }) = error {
+                asked.exchange.came_with(project, id);
+            }
+        })?;
+        asked.exchange.came_with(&pass.project.name, &pass.key_id);
+        if let Some(credential) = pass.credential() {
+            request.extensions_mut().insert(credential);
         }
         Ok(Some(Arc::new(pass)))
+    }
+
+    /// How long a session may stay that needs this scope on this stream.
+    fn tenure(&self, caller: &Caller, scope: Scope, path: &StreamPath) -> Tenure {
+        match (&self.gate, caller.pass()) {
+            (Some(gate), Some(pass)) => Tenure::watched(gate, &self.registry, pass, scope, path),
+            _ => Tenure::endless(),
+        }
     }
 
     /// A control request with its body in memory.

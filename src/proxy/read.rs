@@ -15,6 +15,7 @@ use super::{
     append::{format_of, session_or_refusal},
     call::{Caller, Stop, empty},
     exchange::Exchange,
+    gate::Tenure,
     query::ReadQuery,
     registry::{Access, Lookup, Purpose},
     respond::{self, Asked},
@@ -25,6 +26,7 @@ use crate::{
     crypto::OpenError,
     drain::Drain,
     keys,
+    project::Scope,
     stream::StreamPath,
     upstream::{Body, BoxError, ResponseBody, Target, Upstream},
     wire::{
@@ -61,7 +63,7 @@ impl Proxy {
             });
         }
         if let Lookup::Found(Access::Plain(proof)) = lookup {
-            return self.forward_read(proof, &path, head).await;
+            return self.forward_read(proof, &path, head, caller, asked).await;
         }
         if let Err(bad @ Error::BadQuery(_)) = query {
             return Err(bad.into());
@@ -73,7 +75,9 @@ impl Proxy {
             .await?;
         let stream = match access {
             Access::Sealed(stream) => stream,
-            Access::Plain(proof) => return self.forward_read(proof, &path, head).await,
+            Access::Plain(proof) => {
+                return self.forward_read(proof, &path, head, caller, asked).await;
+            }
         };
         let keys = self.keys(&stream, &head.headers, caller, &asked.exchange)?;
         let response = self.open_session(&path, head, &query).await?;
@@ -89,6 +93,12 @@ impl Proxy {
             reader: Reader::new(body, keys.session(), query.limit(), meter, room),
             pin,
             drain: self.drain.clone(),
+            tenure: match wanted {
+                Wanted::Unary { .. } => Tenure::endless(),
+                Wanted::Events { .. } | Wanted::Frames(_) => {
+                    self.tenure(caller, Scope::Read, &path)
+                }
+            },
             at_tail: None,
             is_advised: false,
             exchange: Arc::clone(&asked.exchange),
@@ -204,6 +214,7 @@ struct Delivery {
     reader: Reader,
     pin: Pin,
     drain: Drain,
+    tenure: Tenure,
     /// The stream's tail as the client knows it, while it has every record before it.
     at_tail: Option<Position>,
     /// Whether the client was told to go elsewhere.
@@ -219,12 +230,15 @@ impl Delivery {
         Ok(opened)
     }
 
-    /// What comes next in a session, which ends when the drain is over. Once it has begun, every frame
+    /// What comes next in a session, which ends when the drain or its API key is over. Once it has begun, every frame
     /// advises to go elsewhere. A client that waits at the tail gets one at once, where frames can: it
     /// repeats the tail.
     async fn step(&mut self, in_frames: bool) -> Result<Step, ReadError> {
         if self.drain.is_over() {
-            return Ok(self.cut());
+            return Ok(self.cut(Error::Draining));
+        }
+        if let Some(ended) = self.tenure.ended() {
+            return Ok(self.cut(ended));
         }
         let waits = (in_frames && !self.is_advised)
             .then_some(self.at_tail)
@@ -232,7 +246,8 @@ impl Delivery {
         let opened = tokio::select! {
             biased;
             opened = self.reader.next() => opened?,
-            () = self.drain.over() => return Ok(self.cut()),
+            () = self.drain.over() => return Ok(self.cut(Error::Draining)),
+            ended = self.tenure.over() => return Ok(self.cut(ended)),
             () = self.drain.begun(), if waits.is_some() => {
                 self.is_advised = true;
                 let beat = ReadBatch { records: Vec::new(), tail: waits };
@@ -257,9 +272,9 @@ impl Delivery {
         })
     }
 
-    fn cut(&self) -> Step {
-        self.exchange.failed(&Error::Draining);
-        Step::Failed(Error::Draining)
+    fn cut(&self, error: Error) -> Step {
+        self.exchange.failed(&error);
+        Step::Failed(error)
     }
 
     /// Notes where the client gets with this. The first data record that opens proves that the key is the

@@ -88,7 +88,15 @@ impl Asked {
         match stop {
             Stop::Error(error) => {
                 let status = error.code().status();
-                self.whole(json(status, error.to_json().into()))
+                let mut answer = json(status, error.to_json().into());
+                if status == StatusCode::UNAUTHORIZED {
+                    // What RFC 9110 (section 11.6.1) asks of every 401; some clients insist.
+                    let bearer = HeaderValue::from_static("Bearer");
+                    answer
+                        .headers_mut()
+                        .insert(header::WWW_AUTHENTICATE, bearer);
+                }
+                self.whole(answer)
             }
             Stop::Relay(refusal) => self.whole(refusal.answer()),
         }
@@ -135,6 +143,28 @@ pub fn bare(status: StatusCode, name: HeaderName, value: &'static str) -> Respon
     response
         .headers_mut()
         .insert(name, HeaderValue::from_static(value));
+    response
+}
+
+/// What S2 answers a browser that asks whether a page may send a request: yes.
+pub fn preflight(asked: &HeaderMap) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    for (asks, allows) in [
+        (
+            header::ACCESS_CONTROL_REQUEST_METHOD,
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+        ),
+        (
+            header::ACCESS_CONTROL_REQUEST_HEADERS,
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+        ),
+    ] {
+        if let Some(asked) = asked.get(&asks) {
+            headers.insert(allows, asked.clone());
+            headers.append(header::VARY, asks.into());
+        }
+    }
     response
 }
 

@@ -31,12 +31,61 @@ pub enum Route {
     Read(StreamPath),
     /// `POST /v1/streams/{stream}/records`
     Append(StreamPath),
-    /// Anything that cannot carry records, on the basin's endpoint if it names one.
-    Forward(NotRecords, Option<BasinName>),
+    /// Anything that cannot carry records.
+    Forward(NotRecords, Forwarded),
     /// A route of S2 with a method it does not have; holds the methods it has.
     WrongMethod(&'static str),
     /// Nothing that S2 has.
     NotFound,
+}
+
+/// A call that cannot carry records, and is none of those that change what is recorded.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// `GET|HEAD /v1/basins`
+    Basins,
+    /// `GET|HEAD /v1/streams/{stream}`
+    StreamConfiguration(StreamPath),
+    /// `PATCH /v1/streams/{stream}`
+    ReconfigureStream(StreamPath),
+    /// `GET|HEAD /v1/metrics/{basin}`
+    BasinMetrics(BasinName),
+    /// `GET|HEAD /v1/metrics/{basin}/{stream}`
+    StreamMetrics(StreamPath),
+    /// `OPTIONS` of whatever, on the basin's endpoint if it names one.
+    Options(Option<BasinName>),
+    /// What this proxy does not know.
+    Other,
+}
+
+impl Forwarded {
+    /// The basin on whose endpoint it is; the account's without one.
+    pub fn endpoint(&self) -> Option<&BasinName> {
+        match self {
+            Self::StreamConfiguration(path) | Self::ReconfigureStream(path) => Some(&path.basin),
+            Self::Options(basin) => basin.as_ref(),
+            Self::Basins | Self::BasinMetrics(_) | Self::StreamMetrics(_) | Self::Other => None,
+        }
+    }
+
+    /// The stream it names.
+    pub fn stream(&self) -> Option<&StreamPath> {
+        match self {
+            Self::StreamConfiguration(path)
+            | Self::ReconfigureStream(path)
+            | Self::StreamMetrics(path) => Some(path),
+            Self::Basins | Self::BasinMetrics(_) | Self::Options(_) | Self::Other => None,
+        }
+    }
+
+    /// The basin it names.
+    pub fn basin(&self) -> Option<&BasinName> {
+        match self {
+            Self::BasinMetrics(basin) => Some(basin),
+            Self::Options(basin) => basin.as_ref(),
+            other => other.stream().map(|path| &path.basin),
+        }
+    }
 }
 
 impl Route {
@@ -58,7 +107,7 @@ impl Route {
         };
         if *method == Method::OPTIONS {
             return Ok(if uri.path().starts_with('/') {
-                Self::Forward(NotRecords(()), basin.find().ok().flatten())
+                Self::forward(Forwarded::Options(basin.find().ok().flatten()))
             } else {
                 Self::NotFound
             });
@@ -75,7 +124,8 @@ impl Route {
                 _ => Ok(Self::WrongMethod("GET,HEAD")),
             },
             _ if looks_intercepted(uri.path()) => Ok(Self::NotFound),
-            _ => Ok(Self::Forward(NotRecords(()), None)),
+            ["", "v1", "metrics", names @ ..] => Ok(Self::forward(metrics(method, names))),
+            _ => Ok(Self::forward(Forwarded::Other)),
         }
     }
 
@@ -84,7 +134,7 @@ impl Route {
         match self {
             Self::Append(path) | Self::Read(path) | Self::Tail(path) => Some(&path.basin),
             Self::Control(call) => call.basin(),
-            Self::Forward(_, basin) => basin.as_ref(),
+            Self::Forward(_, forwarded) => forwarded.basin(),
             Self::WrongMethod(_) | Self::NotFound => None,
         }
     }
@@ -98,13 +148,18 @@ impl Route {
             | Self::Control(ControlCall::EnsureStream(path) | ControlCall::DeleteStream(path)) => {
                 Some(path)
             }
-            Self::Control(_) | Self::Forward(..) | Self::WrongMethod(_) | Self::NotFound => None,
+            Self::Forward(_, forwarded) => forwarded.stream(),
+            Self::Control(_) | Self::WrongMethod(_) | Self::NotFound => None,
         }
+    }
+
+    fn forward(forwarded: Forwarded) -> Self {
+        Self::Forward(NotRecords(()), forwarded)
     }
 
     fn basins(method: &Method) -> Self {
         match *method {
-            Method::GET | Method::HEAD => Self::Forward(NotRecords(()), None),
+            Method::GET | Method::HEAD => Self::forward(Forwarded::Basins),
             Method::POST => Self::Control(ControlCall::CreateBasin),
             _ => Self::WrongMethod("GET,HEAD,POST"),
         }
@@ -140,9 +195,13 @@ impl Route {
             return Ok(Self::NotFound);
         }
         match *method {
-            Method::GET | Method::HEAD | Method::PATCH => {
+            Method::GET | Method::HEAD => {
                 let path = basin.stream(segment)?;
-                Ok(Self::Forward(NotRecords(()), Some(path.basin)))
+                Ok(Self::forward(Forwarded::StreamConfiguration(path)))
+            }
+            Method::PATCH => {
+                let path = basin.stream(segment)?;
+                Ok(Self::forward(Forwarded::ReconfigureStream(path)))
             }
             Method::PUT => {
                 let path = basin.stream(segment)?;
@@ -166,6 +225,22 @@ impl Route {
             _ => Ok(Self::WrongMethod("GET,HEAD,POST")),
         }
     }
+}
+
+/// Whose metrics these names below `/v1/metrics` ask for. What does not name one basin or stream for certain
+/// is nobody's.
+fn metrics(method: &Method, names: &[&str]) -> Forwarded {
+    let decoded = |segment| decode("name", segment).ok().flatten();
+    let basin = |segment| decoded(segment)?.parse().ok();
+    let stream = |segment| decoded(segment)?.parse().ok();
+    let wanted = match (method, names) {
+        (&Method::GET | &Method::HEAD, [name]) => basin(*name).map(Forwarded::BasinMetrics),
+        (&Method::GET | &Method::HEAD, [name, segment]) => basin(*name)
+            .zip(stream(*segment))
+            .map(|(basin, stream)| Forwarded::StreamMetrics(StreamPath { basin, stream })),
+        _ => None,
+    };
+    wanted.unwrap_or(Forwarded::Other)
 }
 
 /// The basin a request names: in the header, in the host name, or in both alike.

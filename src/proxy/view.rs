@@ -6,7 +6,7 @@ use super::{Proxy, rules::KeySource};
 use crate::{
     crypto::Cipher,
     keys,
-    store::{self, BasinEntry, Origin, StreamEntry, StreamState, Unpinned},
+    store::{self, BasinEntry, DataKeys, Holder, Origin, StreamEntry, StreamState, Unpinned},
     stream::{BasinName, StreamPath},
 };
 
@@ -38,12 +38,32 @@ pub struct StreamView {
     pub key_source: Option<KeyFrom>,
     /// Whether a key other than its own is refused; none for a plain stream.
     pub key_check: Option<KeyState>,
+    /// The keys that the proxy made for it; left out where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_epochs: Option<KeyEpochs>,
     /// How it got into the config store.
     pub origin: Origin,
     /// The upstream's `created_at`, once it has been seen.
     pub created_at: Option<String>,
     /// Whether the configuration file declares another cipher than it has: it is refused then.
     pub conflict: bool,
+}
+
+/// The keys that the proxy made for a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyEpochs {
+    /// The project whose master key wraps them; none for a key management service.
+    pub project: Option<String>,
+    /// How many there were.
+    pub count: usize,
+    /// How many of them were shredded.
+    pub shredded: usize,
+    /// The epoch that seals; none when it was shredded.
+    pub current: Option<u32>,
+    /// When the newest was made, in milliseconds since the Unix epoch.
+    pub created_at: Option<u64>,
+    /// At most so many records were sealed under the newest.
+    pub records: Option<u64>,
 }
 
 /// Whether a stream is there.
@@ -84,6 +104,8 @@ pub enum KeyState {
     NotPinned,
     /// Keys are not checked.
     Off,
+    /// The proxy made its keys, and knows which record is under which.
+    Managed,
 }
 
 impl Proxy {
@@ -115,7 +137,9 @@ impl Proxy {
             Some((KeySource::File, false)) => KeyFrom::File,
             Some((KeySource::File, true)) => KeyFrom::FileOrHeader,
         };
+        let is_managed = matches!(key_source, KeyFrom::Managed | KeyFrom::Kms);
         let key_check = match (self.key_check, entry.key_check) {
+            _ if is_managed => KeyState::Managed,
             (keys::Check::Off, _) => KeyState::Off,
             (keys::Check::Enforce, Some(_)) => KeyState::Pinned,
             (keys::Check::Enforce, None) => KeyState::NotPinned,
@@ -127,6 +151,7 @@ impl Proxy {
             state,
             key_source: cipher.map(|_| key_source),
             key_check: cipher.map(|_| key_check),
+            key_epochs: entry.data_keys.as_ref().map(key_epochs),
             origin: entry.origin,
             created_at,
             conflict: rule.is_some_and(|rule| rule.cipher != cipher),
@@ -140,5 +165,20 @@ impl Proxy {
     /// The config store fails.
     pub async fn unpin(&self, path: &StreamPath) -> Result<Unpinned, store::Error> {
         self.registry.unpin(path).await
+    }
+}
+
+fn key_epochs(keys: &DataKeys) -> KeyEpochs {
+    let newest = keys.keys.last();
+    KeyEpochs {
+        project: match &keys.holder {
+            Holder::Project(name) => Some(name.to_string()),
+            Holder::Kms => None,
+        },
+        count: keys.keys.len(),
+        shredded: keys.keys.iter().filter(|key| key.wrapped.is_none()).count(),
+        current: keys.current().map(|key| key.epoch),
+        created_at: newest.map(|key| key.created_at),
+        records: newest.map(|key| key.sealed.records),
     }
 }

@@ -29,9 +29,17 @@ pub struct StreamEntry {
     pub origin: Origin,
     /// The commitment to the stream's key, once a record under it is known to be stored.
     pub key_check: Option<KeyCheck>,
-    /// The keys that the proxy made for the stream, when its key is a managed one.
+    /// The keys that the proxy made for the stream, when its key is a managed one. Only a deletion that a client
+    /// asked for and the upstream confirmed drops them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_keys: Option<DataKeys>,
+}
+
+impl StreamEntry {
+    /// The keys that another life in this one's place takes over.
+    pub fn inherited(&self) -> Option<DataKeys> {
+        self.data_keys.as_ref().map(DataKeys::of_next_life)
+    }
 }
 
 /// One life of a stream: from its creation to its deletion.

@@ -81,6 +81,20 @@ pub enum WrappedKey {
 }
 
 impl DataKeys {
+    /// The same keys for whatever stands in the stream's place now, where the places of records are others.
+    /// Nobody but a client who deletes a stream lets go of its keys: what an upstream says of it may be a mistake,
+    /// and without them its records are lost.
+    pub fn of_next_life(&self) -> Self {
+        let key = |key: &DataKey| DataKey {
+            first_seq_num: None,
+            ..key.clone()
+        };
+        Self {
+            holder: self.holder.clone(),
+            keys: self.keys.iter().map(key).collect(),
+        }
+    }
+
     /// The key that seals; `None` when it was shredded.
     pub fn current(&self) -> Option<&DataKey> {
         self.keys.last().filter(|key| key.wrapped.is_some())

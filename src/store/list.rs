@@ -35,6 +35,8 @@ pub struct Summary {
     pub basins: u64,
     /// Streams that are recorded.
     pub streams: u64,
+    /// Projects that are recorded.
+    pub projects: u64,
     /// How many times it was changed.
     pub generation: u64,
     /// The version of its format.

@@ -42,10 +42,15 @@ impl<S: Store> Measured<S> {
             bytes,
             basins,
             streams,
+            projects,
         } = self.store.holdings();
         let metrics = &self.metrics.store;
         metrics.size.set(signed(bytes));
-        for (kind, count) in [(EntryKind::Basin, basins), (EntryKind::Stream, streams)] {
+        for (kind, count) in [
+            (EntryKind::Basin, basins),
+            (EntryKind::Stream, streams),
+            (EntryKind::Project, projects),
+        ] {
             let entries = metrics.entries.with_label_values(&[kind.word()]);
             entries.set(signed(count));
         }

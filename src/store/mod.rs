@@ -340,6 +340,8 @@ pub struct Holdings {
     pub basins: u64,
     /// Streams that are recorded.
     pub streams: u64,
+    /// Projects that are recorded.
+    pub projects: u64,
 }
 
 /// What the proxy needs of a config store.

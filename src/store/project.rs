@@ -110,6 +110,12 @@ impl ApiKeyEntry {
 }
 
 impl ProjectEntry {
+    /// The number of the master key that new data keys are wrapped in.
+    pub fn newest_mk_epoch(&self) -> u32 {
+        let next = self.rotation.as_ref().map(|next| next.mk_epoch);
+        next.unwrap_or(self.mk_epoch)
+    }
+
     /// The API key of this id.
     pub fn api_key(&self, id: &str) -> Option<&ApiKeyEntry> {
         self.api_keys.iter().find(|key| key.id == id)

@@ -112,6 +112,32 @@ label! {
 }
 
 label! {
+    /// Why an API key is refused, or does not allow something.
+    ApiKeyRefusal {
+        /// There is none.
+        Missing = "missing",
+        /// There is more than one.
+        Several = "several",
+        /// It is no API key.
+        Form = "form",
+        /// No project knows it.
+        Unknown = "unknown",
+        /// Its verifier does not match.
+        Verifier = "verifier",
+        /// It was good once.
+        Over = "over",
+        /// API keys are not what clients come in with.
+        NotTaken = "not_taken",
+        /// It may not be used for this.
+        Scope = "scope",
+        /// The stream or basin is not its project's.
+        Owner = "owner",
+        /// The master key in it does not open, or is not its project's.
+        MasterKey = "master_key",
+    }
+}
+
+label! {
     /// How a TLS handshake with a client came to nothing.
     HandshakeFailure {
         /// It failed.
@@ -212,6 +238,8 @@ label! {
         Basin = "basin",
         /// A stream.
         Stream = "stream",
+        /// A project.
+        Project = "project",
     }
 }
 

@@ -107,6 +107,8 @@ mod tests {
                 address: "127.0.0.1:1".parse().unwrap(),
                 certificate: None,
                 token: None,
+                project: None,
+                api_key: None,
             },
             operation: Operation::Read,
             encoding: Encoding::Json,

@@ -53,6 +53,10 @@ pub struct Client<'a> {
     pub certificate: Option<&'a str>,
     /// Fingerprint of the access token.
     pub token: Option<&'a str>,
+    /// The project whose API key it came with.
+    pub project: Option<&'a str>,
+    /// What that API key is called.
+    pub api_key: Option<&'a str>,
 }
 
 /// A cipher with a key.
@@ -79,6 +83,8 @@ impl Report<'_> {
                     basin = self.basin,
                     stream = self.stream,
                     client = %self.client.address,
+                    project = self.client.project,
+                    api_key = self.client.api_key,
                     status = self.status,
                     code = self.code,
                     fault = self.fault.map(Fault::as_str),

@@ -1,8 +1,9 @@
 //! Header hygiene: what never goes upstream, and what is put in its place.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, uri::PathAndQuery};
 
-use crate::stream::BasinName;
+use super::Error;
+use crate::{crypto::holds_api_key, stream::BasinName};
 
 /// Carries a client's encryption key to the proxy. It never goes any further.
 const KEY_HEADER: HeaderName = HeaderName::from_static("s2-encryption-key");
@@ -49,6 +50,38 @@ pub(super) fn clean_response(headers: &mut HeaderMap) {
         HeaderName::from_static("alt-svc"),
     ] {
         headers.remove(name);
+    }
+}
+
+/// What goes upstream as `authorization` in place of everything else. Goes with a request as one of its
+/// extensions, so that nothing that a client sends can be taken for it.
+#[derive(Debug, Clone)]
+pub struct Credential(HeaderValue);
+
+impl Credential {
+    /// This value, which is a secret.
+    pub fn new(mut authorization: HeaderValue) -> Self {
+        authorization.set_sensitive(true);
+        Self(authorization)
+    }
+
+    pub(super) fn authorization(&self) -> &HeaderValue {
+        &self.0
+    }
+}
+
+/// Makes sure that no API key leaves: what is in a request is a client's, until the proxy puts its own
+/// `authorization` there.
+///
+/// # Errors
+/// [`Error::Request`]
+pub(super) fn refuse_api_keys(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
+    let path = uri.path_and_query().map(PathAndQuery::as_str);
+    let texts = headers.values().map(HeaderValue::as_bytes);
+    let mut texts = texts.chain(path.map(str::as_bytes));
+    match texts.any(holds_api_key) {
+        true => Err(Error::Request("there is an API key in it")),
+        false => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::{
-    Config, ConfigError, Error, Target, Upstream,
+    Config, ConfigError, Credential, Error, Target, Upstream,
     endpoint::{Destination, Endpoint},
     headers,
     pool::Pool,
@@ -115,13 +115,16 @@ impl Inner {
         &self,
         target: Target<'_>,
         headers: &mut http::HeaderMap,
+        credential: Option<&Credential>,
     ) -> Result<Destination, Error> {
         let (endpoint, basin) = match target {
             Target::Account => (&self.account, None),
             Target::Basin(basin) => (&self.basin, Some(basin)),
         };
         let in_header = basin.filter(|_| !endpoint.names_basin());
-        headers::clean_request(headers, in_header, self.authorization.as_ref());
+        let own = credential.map(Credential::authorization);
+        let authorization = own.or(self.authorization.as_ref());
+        headers::clean_request(headers, in_header, authorization);
         endpoint.destination(basin)
     }
 }

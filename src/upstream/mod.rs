@@ -19,6 +19,7 @@ use tokio::time::error::Elapsed;
 pub use self::{
     body::ResponseBody,
     config::{Config, ConfigError, TlsConfig},
+    headers::Credential,
     live::{Renewed, problems},
     probe::{Probed, Reach},
 };
@@ -130,7 +131,8 @@ impl Upstream {
     /// once more on a new connection, and in no other case. There is no timeout but the one on connecting.
     /// Dropping the future or the response body cancels the exchange upstream.
     ///
-    /// An [`Operation`] among the request's extensions says what its time is counted as.
+    /// An [`Operation`] among the request's extensions says what its time is counted as, and a
+    /// [`Credential`] which token it goes with in place of the configured one.
     ///
     /// # Errors
     ///
@@ -184,7 +186,9 @@ impl Upstream {
     ) -> Result<Response<ResponseBody>, Error> {
         // The whole request goes by one configuration; the next may go by another.
         let inner = self.live.load_full();
-        let to = inner.prepare(target, request.headers_mut())?;
+        headers::refuse_api_keys(request.uri(), request.headers())?;
+        let credential = request.extensions_mut().remove::<Credential>();
+        let to = inner.prepare(target, request.headers_mut(), credential.as_ref())?;
         self.send_to(inner, to, request, own_fault).await
     }
 

@@ -62,12 +62,12 @@ async fn status_shows_listeners_upstream_certificates_and_store() {
     assert_eq!(status["reloads"], reloads);
     let store = &status["store"];
     assert_eq!(
-        (&store["basins"], &store["streams"]),
-        (&json!(1), &json!(1))
+        (&store["basins"], &store["streams"], &store["projects"]),
+        (&json!(1), &json!(1), &json!(0))
     );
     assert_eq!(
         (&store["keyed"], &store["format"]),
-        (&json!(false), &json!(2))
+        (&json!(false), &json!(3))
     );
     assert_eq!(store["path"], stack.config.store.path.to_str().unwrap());
 }

@@ -22,7 +22,7 @@ use crate::harness::{
 };
 
 /// Every family, its type and its labels; those without a value yet until their owner gives one.
-const FAMILIES: [(&str, &str, &[&str]); 39] = [
+const FAMILIES: [(&str, &str, &[&str]); 41] = [
     ("build_info", "gauge", &["version"]),
     (
         "requests_total",
@@ -40,6 +40,8 @@ const FAMILIES: [(&str, &str, &[&str]); 39] = [
     ("opened_bytes_total", "counter", &["cipher"]),
     ("decryption_failures_total", "counter", &["reason"]),
     ("key_errors_total", "counter", &["reason"]),
+    ("api_key_refusals_total", "counter", &["reason"]),
+    ("key_rotations_total", "counter", &["reason"]),
     ("split_batches_total", "counter", &[]),
     ("split_parts_total", "counter", &[]),
     ("compressed_records_total", "counter", &[]),

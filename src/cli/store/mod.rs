@@ -18,6 +18,7 @@ use crate::{
     stream::StreamPath,
 };
 
+mod lost;
 mod plan;
 mod rebuild;
 mod remote;
@@ -49,7 +50,7 @@ pub(super) struct Import {
     #[command(flatten)]
     file: ConfigFile,
     /// Take an export that is older than the config store that was in use here. `store rebuild` has to
-    /// fill its gaps before a proxy runs on it.
+    /// fill its gaps before a proxy runs on it. Keys that were shredded since then are in it again.
     #[arg(long)]
     allow_older: bool,
     /// Take an export that was made without a key, though `store.key_file` is set.
@@ -81,13 +82,13 @@ pub(super) struct Unpin {
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Export(args) => match args.remote.listener()? {
-            Some(listener) => super::block_on(async move { listener.export().await }),
+            Some(listener) => super::block_on(remote::export(listener)),
             None => export(&load(&args.file)?),
         },
         Command::Import(args) => import(&load(&args.file)?, &args),
         Command::Rebuild(args) => super::block_on(rebuild::run(load(&args.file)?, args)),
         Command::Unpin(args) => match args.remote.listener()? {
-            Some(listener) => super::block_on(async move { listener.unpin(&args.stream).await }),
+            Some(listener) => super::block_on(remote::unpin(listener, args.stream)),
             None => super::block_on(unpin(load(&args.file)?, args.stream)),
         },
     }
@@ -117,10 +118,25 @@ fn import(config: &Config, args: &Import) -> Result<(), Failure> {
         Embedded::import(&config.store, BufReader::new(export), &options)?
     };
     let path = config.store.path.display();
-    let (basins, streams) = (imported.basins, imported.streams);
+    let store::Imported {
+        basins,
+        projects,
+        streams,
+    } = imported;
+    let projects = match projects {
+        0 => String::new(),
+        projects => format!(", and {projects} projects"),
+    };
     print(&format!(
-        "made config store {path} with {basins} basins and {streams} streams\n"
-    ))
+        "made config store {path} with {basins} basins and {streams} streams{projects}\n"
+    ))?;
+    if args.allow_older {
+        print(
+            "keys that were shredded since this export was made, and API keys that were revoked, are as good in \
+             it as they were then: shred and revoke them again\n",
+        )?;
+    }
+    Ok(())
 }
 
 async fn unpin(config: Config, path: StreamPath) -> Result<(), Failure> {

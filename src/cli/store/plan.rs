@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::upstream::Found;
+use super::{lost, upstream::Found};
 use crate::{
     crypto::Cipher,
     proxy::rules::Rules,
@@ -37,7 +37,7 @@ pub(super) struct Plan {
 /// What the config store holds so far.
 pub(super) struct Known {
     basins: HashMap<BasinName, Versioned<BasinEntry>>,
-    streams: HashMap<StreamPath, Versioned<StreamEntry>>,
+    pub(super) streams: HashMap<StreamPath, Versioned<StreamEntry>>,
 }
 
 impl Known {
@@ -99,6 +99,7 @@ pub(super) fn basin(
         } else if stream(plan, known, cipher, found) == Outcome::LeftPlain {
             left_plain += 1;
         }
+        lost::keys(plan, known, rules, found);
     }
     if left_plain > 0 {
         plan.say(format!(
@@ -180,14 +181,14 @@ fn stream(plan: &mut Plan, known: &Known, basin: Option<Cipher>, found: &Found) 
             state: StreamState::Live(life),
             origin: Origin::Rebuilt,
             key_check: None,
-            data_keys: None,
+            data_keys: entry.and_then(StreamEntry::inherited),
         }),
     });
     Outcome::Settled
 }
 
 impl Plan {
-    fn say(&mut self, line: String) {
+    pub(super) fn say(&mut self, line: String) {
         self.report.push(line);
     }
 }

@@ -9,7 +9,6 @@ use super::{
 };
 use crate::{
     config::Config,
-    proxy::rules::Rules,
     store::{Embedded, Store as _},
     telemetry::metrics::Metrics,
     upstream::Upstream,
@@ -36,7 +35,8 @@ pub(super) async fn run(mut config: Config, args: Args) -> Result<(), Failure> {
     if let Some(file) = args.access_token_file {
         config.upstream.access_token_file = file.into();
     }
-    let rules = Rules::compile(&config.basins, &config.streams)
+    let rules = config
+        .rules()
         .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
     let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
     let upstream = Upstream::new(&config.upstream, Arc::new(metrics))

@@ -1,7 +1,7 @@
 //! What `store rebuild` asks of the upstream: its basins, their streams, and records from both ends of a
 //! stream.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, StatusCode, header};
@@ -11,7 +11,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     cli::Failure,
-    crypto::Cipher,
+    crypto::{Cipher, Layout},
     stream::{BasinName, StreamName, StreamPath},
     upstream::{Target, Upstream},
     wire::{proto, record::StoredRecord},
@@ -50,6 +50,8 @@ pub(super) struct Found {
     /// What the data records at its start and its end look like, at most two times [`SAMPLE`], some maybe
     /// twice: the cipher that each seems to be encrypted with.
     pub(super) looks: Vec<Option<Cipher>>,
+    /// The key epochs that they name: those of keys that a proxy made.
+    pub(super) epochs: BTreeSet<u32>,
 }
 
 #[derive(Deserialize)]
@@ -112,17 +114,25 @@ pub(super) async fn streams(upstream: &Upstream, basin: &BasinName) -> Result<Ve
                 basin: basin.clone(),
                 stream,
             };
-            let start = looks(upstream, &path, "seq_num=0").await?;
-            let end = looks(upstream, &path, &format!("tail_offset={SAMPLE}")).await?;
+            let start = layouts(upstream, &path, "seq_num=0").await?;
+            let end = layouts(upstream, &path, &format!("tail_offset={SAMPLE}")).await?;
             // Gone since it was listed.
-            let (Some(mut looks), Some(end)) = (start, end) else {
+            let (Some(mut layouts), Some(end)) = (start, end) else {
                 continue;
             };
-            looks.extend(end);
+            layouts.extend(end);
             found.push(Found {
                 path,
                 created_at: listed.created_at,
-                looks,
+                looks: layouts
+                    .iter()
+                    .map(|layout| layout.map(|layout| layout.cipher))
+                    .collect(),
+                epochs: layouts
+                    .iter()
+                    .flatten()
+                    .filter_map(|layout| layout.epoch)
+                    .collect(),
             });
         }
         if after.is_empty() {
@@ -142,11 +152,11 @@ fn next_page(after: &str, page: &[Listed], has_more: bool) -> Result<String, Fai
 }
 
 /// What some data records of a stream look like; `None` when the stream is gone.
-async fn looks(
+async fn layouts(
     upstream: &Upstream,
     path: &StreamPath,
     from: &str,
-) -> Result<Option<Vec<Option<Cipher>>>, Failure> {
+) -> Result<Option<Vec<Option<Layout>>>, Failure> {
     let stream = encode(path.stream.as_str());
     let uri = format!("/v1/streams/{stream}/records?{from}&count={SAMPLE}");
     let target = Target::Basin(&path.basin);
@@ -156,7 +166,7 @@ async fn looks(
             let batch = proto::decode_stored_batch(body);
             let batch = batch.map_err(|_| garbage("records that do not decode"))?;
             let data = batch.records.iter().filter(|record| !record.is_command());
-            Ok(Some(data.map(StoredRecord::looks_sealed).collect()))
+            Ok(Some(data.map(StoredRecord::layout).collect()))
         }
         // Nothing is stored there.
         StatusCode::RANGE_NOT_SATISFIABLE => Ok(Some(Vec::new())),

@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod hash;
+mod keys;
 mod migrate;
 mod progress;
 mod range;
@@ -20,6 +21,11 @@ pub(super) enum Command {
     Migrate(Box<migrate::Args>),
     /// Read a whole stream, and report what does not decrypt, what is plain, and what is missing.
     Verify(Box<verify::Args>),
+    /// Give a stream with managed keys a new data key, from the next append on. No record is rewritten.
+    RotateKey(keys::RotateKey),
+    /// Destroy the data keys of a stream with managed keys: nobody can decrypt its records any more, for ever.
+    /// Prints the certificate on standard output.
+    Shred(keys::Shred),
 }
 
 /// Runs one of the commands.
@@ -30,5 +36,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Migrate(args) => block_on(migrate::run(*args)),
         Command::Verify(args) => block_on(verify::run(*args)),
+        Command::RotateKey(args) => block_on(keys::rotate(args)),
+        Command::Shred(args) => block_on(keys::shred(args)),
     }
 }

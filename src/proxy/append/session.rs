@@ -31,12 +31,14 @@ use crate::{
         SealedSender,
     },
     drain::Drain,
+    project::Scope,
     proxy::{
         Error, Pin, Proxy,
         call::{Caller, Stop},
         ceiling::StreamCeiling,
         control::unsupported_encoding,
         exchange::Exchange,
+        gate::Tenure,
         managed::{Keyring, Lease, Sealer, Sealing},
         registry::{Access, Purpose},
         respond::{self, Asked},
@@ -69,7 +71,11 @@ impl Proxy {
             .await?;
         let stream = match access {
             Access::Sealed(stream) => stream,
-            Access::Plain(proof) => return self.forward_append(proof, path, request).await,
+            Access::Plain(proof) => {
+                return self
+                    .forward_append(proof, path, request, caller, asked)
+                    .await;
+            }
         };
         if RequestEncoding::from_headers(request.headers()) != Ok(RequestEncoding::Identity) {
             // Frames are compressed one by one; a session is not compressed as a whole.
@@ -77,13 +83,14 @@ impl Proxy {
         }
         let keys = self.keys(&stream, request.headers(), caller, &asked.exchange)?;
         let pin = self.pin(stream.clone(), &keys);
-        let mut sealer = keys.sealer();
-        sealer.begin(&asked.exchange).await?;
+        let mut sealer = keys.sealer(&self.keyring, &path);
+        sealer.begin().await?;
         let compression = Compression::from_accept_encoding(request.headers());
         let (mut parts, incoming) = request.into_parts();
         let cutoff = parts.extensions.remove::<Cutoff>();
         let uri = parts.uri.path();
         let ceiling = self.ceiling(&stream, &sealer, uri, caller).await?;
+        let tenure = self.tenure(caller, Scope::Append, &path);
         let (body, sender) = SealedBody::session();
         let response = self.send_sealed(&path, parts, Media::S2s, body).await?;
         let response = session_or_refusal(&self.upstream, response).await?;
@@ -101,6 +108,7 @@ impl Proxy {
             meter: self.meter(&path),
             shared: Arc::clone(&shared),
             drain: self.drain.clone(),
+            tenure: tenure.clone(),
         };
         let session = Session {
             acks: Acks::new(response.into_body(), self.budget.sending()),
@@ -110,6 +118,7 @@ impl Proxy {
             pin,
             keyring: Arc::clone(&self.keyring),
             drain: self.drain.clone(),
+            tenure,
             _uplink: AbortOnDrop(tokio::spawn(uplink.run(sender))),
         };
         // What is written to a client is not polled while it takes nothing: the acks are read by a task.
@@ -127,6 +136,9 @@ impl Proxy {
         Ok(asked.session(Media::S2s, StreamBody::new(frames).boxed_unsync()))
     }
 }
+
+/// One input of the client's, with what it takes of the budget; nothing at its end.
+type NextInput = Result<Option<(AppendInput, Option<Charge>)>, InputError>;
 
 /// The next frame for the client, and whether another may follow. An error breaks the response off; it
 /// never ends it cleanly.
@@ -190,25 +202,19 @@ struct Uplink {
     meter: Meter,
     shared: Arc<Shared>,
     drain: Drain,
+    tenure: Tenure,
 }
 
 impl Uplink {
-    /// Decodes, seals and sends until there is no more, or something is wrong, or the drain is over. What
-    /// is wrong is told after the acks of everything before it: so a drain that is over promises rightly
+    /// Decodes, seals and sends until there is no more, or something is wrong, or the drain is over, or its API
+    /// key is. What is wrong is told after the acks of everything before it: so a drain that is over promises rightly
     /// that nothing happened of what has no ack. Dropping the sender without finishing it resets the
     /// upstream's stream.
     async fn run(mut self, sender: SealedSender) {
         let stop = loop {
-            let next = match self.drain.is_over() {
-                true => None,
-                false => {
-                    self.drain
-                        .before_over(next(&mut self.inputs, &mut self.sealer))
-                        .await
-                }
-            };
-            let Some(next) = next else {
-                break Error::Draining.into();
+            let next = match self.next().await {
+                Ok(next) => next,
+                Err(over) => break over.into(),
             };
             match next {
                 Ok(Some((input, charge))) => match self.seal(&input).await {
@@ -230,6 +236,22 @@ impl Uplink {
         self.shared.exchange.stopped(&stop);
         let _first = self.shared.failure.set(stop);
         sender.finish().await;
+    }
+
+    /// The client's next input, or why it does not count any more.
+    async fn next(&mut self) -> Result<NextInput, Error> {
+        if self.drain.is_over() {
+            return Err(Error::Draining);
+        }
+        if let Some(ended) = self.tenure.ended() {
+            return Err(ended);
+        }
+        tokio::select! {
+            biased;
+            next = next(&mut self.inputs, &mut self.sealer) => Ok(next),
+            () = self.drain.over() => Err(Error::Draining),
+            ended = self.tenure.over() => Err(ended),
+        }
     }
 
     async fn seal(
@@ -317,6 +339,7 @@ struct Session {
     pin: Pin,
     keyring: Arc<Keyring>,
     drain: Drain,
+    tenure: Tenure,
     _uplink: AbortOnDrop,
 }
 
@@ -348,6 +371,7 @@ impl Session {
             let answer = tokio::select! {
                 biased;
                 answer = self.acks.next() => answer,
+                ended = self.tenure.cut() => return (Err(self.cut(ended)), false),
                 () = self.shared.late.notified() => {
                     return (Ok(Some(self.terminal(Error::Timeout))), false);
                 }
@@ -404,6 +428,12 @@ impl Session {
             return Err(Error::Garbage("an end before every ack").into());
         }
         Ok(failure.map(respond::terminal_frame))
+    }
+
+    /// Acks are missing that the upstream does not give in time: of those, nothing can be promised.
+    fn cut(&self, ended: Error) -> BoxError {
+        self.shared.exchange.failed(&ended);
+        ended.into()
     }
 
     fn terminal(&self, error: Error) -> Bytes {

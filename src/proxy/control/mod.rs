@@ -2,6 +2,7 @@
 
 mod basin;
 mod object;
+mod own;
 mod stream;
 
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 
+use self::object::Object;
 use super::{
     Error,
     call::{Caller, Stop, empty, full},
@@ -17,7 +19,7 @@ use super::{
 };
 use crate::{
     body::CollectError,
-    stream::{BasinName, StreamPath},
+    stream::{BasinName, NameError, StreamPath},
     upstream::Body,
     wire::media::Media,
 };
@@ -44,6 +46,8 @@ pub enum ControlCall {
     ReconfigureBasin(BasinName),
     /// `DELETE /v1/basins/{basin}`
     DeleteBasin(BasinName),
+    /// `GET /v1/basins`, when not all of them are shown
+    ListBasins,
     /// `GET /v1/streams`
     ListStreams(BasinName),
     /// `POST /v1/streams`
@@ -63,6 +67,7 @@ impl ControlCall {
             | Self::EnsureStream(_)
             | Self::DeleteStream(_) => true,
             Self::CreateBasin
+            | Self::ListBasins
             | Self::BasinConfiguration(_)
             | Self::EnsureBasin(_)
             | Self::ReconfigureBasin(_)
@@ -73,7 +78,7 @@ impl ControlCall {
     /// The basin it names.
     pub fn basin(&self) -> Option<&BasinName> {
         match self {
-            Self::CreateBasin => None,
+            Self::CreateBasin | Self::ListBasins => None,
             Self::BasinConfiguration(basin)
             | Self::EnsureBasin(basin)
             | Self::ReconfigureBasin(basin)
@@ -106,6 +111,32 @@ impl ControlCall {
         )))
     }
 
+    /// What the body names, for calls whose path does not: read as the call itself reads it.
+    ///
+    /// # Errors
+    /// The body names nothing, or could name something else to another reader of JSON.
+    pub fn named(&self, control: &Control) -> Result<Option<Named>, Error> {
+        let name = |field| {
+            let body = Object::of_client(control.required_json()?)?;
+            body.only(field)
+        };
+        match self {
+            Self::CreateBasin => Ok(Some(Named::Basin(name("basin")?.parse().map_err(invalid)?))),
+            Self::CreateStream(basin) => Ok(Some(Named::Stream(StreamPath {
+                basin: basin.clone(),
+                stream: name("stream")?.parse().map_err(invalid)?,
+            }))),
+            Self::ListBasins
+            | Self::BasinConfiguration(_)
+            | Self::EnsureBasin(_)
+            | Self::ReconfigureBasin(_)
+            | Self::DeleteBasin(_)
+            | Self::ListStreams(_)
+            | Self::EnsureStream(_)
+            | Self::DeleteStream(_) => Ok(None),
+        }
+    }
+
     /// Makes the call upstream and keeps the config store in step with it.
     ///
     /// # Errors
@@ -128,12 +159,22 @@ impl ControlCall {
                 basin::reconfigure(registry, caller, control, &name).await
             }
             Self::DeleteBasin(name) => basin::delete(registry, caller, control, &name).await,
+            Self::ListBasins => own::basins(caller, control).await,
             Self::ListStreams(name) => stream::list(registry, caller, control, &name).await,
             Self::CreateStream(name) => stream::create(keys, caller, control, &name).await,
             Self::EnsureStream(path) => stream::ensure(keys, caller, control, &path).await,
-            Self::DeleteStream(path) => stream::delete(registry, caller, control, &path).await,
+            Self::DeleteStream(path) => stream::delete(keys, caller, control, &path).await,
         }
     }
+}
+
+/// What a body names.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A basin.
+    Basin(BasinName),
+    /// A stream.
+    Stream(StreamPath),
 }
 
 /// A whole answer, or why there is none.
@@ -216,6 +257,12 @@ pub fn unsupported_encoding() -> Stop {
         header::ACCEPT_ENCODING,
         crate::wire::compression::SUPPORTED_ENCODINGS,
     ))
+}
+
+/// S2's own text for a name that it does not accept.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn invalid(error: NameError) -> Error {
+    Error::Invalid(error.to_string())
 }
 
 fn no_json() -> Error {

@@ -59,6 +59,24 @@ impl Object {
         serde_json::from_str(value.get()).ok()
     }
 
+    /// The text in a field that no other field could be taken for: readers of JSON differ in what they make of
+    /// names in other spelling.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] when there is no such field, or it holds no text, or another one is spelled alike.
+    pub(super) fn only(&self, field: &str) -> Result<String, Error> {
+        let alike = |name: &str| !name.is_ascii() || name.eq_ignore_ascii_case(field);
+        if self.0.iter().any(|(name, _)| name != field && alike(name)) {
+            return Err(Error::BadJson(format!("unexpected field beside `{field}`")));
+        }
+        let (_, value) = self
+            .0
+            .iter()
+            .find(|(name, _)| name == field)
+            .ok_or_else(|| Error::BadJson(format!("missing field `{field}`")))?;
+        serde_json::from_str(value.get()).map_err(bad_json)
+    }
+
     /// Sets a field where it stands, or at the end.
     pub(super) fn set<T: Serialize>(&mut self, field: &str, value: &T) -> Result<(), Error> {
         let value = serde_json::value::to_raw_value(value)
@@ -112,6 +130,16 @@ impl<'de> Deserialize<'de> for Object {
 pub(super) struct Page(Vec<Object>);
 
 impl Page {
+    /// A page of these.
+    pub(super) fn of(objects: Vec<Object>) -> Self {
+        Self(objects)
+    }
+
+    /// The objects on it, for another page.
+    pub(super) fn into_objects(self) -> Vec<Object> {
+        self.0
+    }
+
     /// The objects on it.
     pub(super) fn objects(&mut self) -> impl Iterator<Item = &mut Object> {
         self.0.iter_mut()

@@ -1,13 +1,13 @@
 //! Stream calls: every stream shows the cipher that the config store has for it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, StatusCode, header};
 
 use super::{
     Answered, Control,
     object::{Object, Page},
-    with_body,
+    own, with_body,
 };
 use crate::{
     crypto::Cipher,
@@ -20,6 +20,9 @@ use crate::{
     stream::{BasinName, StreamPath},
     upstream::Target,
 };
+
+/// Longest wait for appends that are on their way to a stream with managed keys that is deleted.
+const LEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The field of a stream's description that this proxy owns.
 const FIELD: &str = "cipher";
@@ -59,13 +62,23 @@ pub(super) async fn ensure(
 
 /// `DELETE /v1/streams/{stream}`
 pub(super) async fn delete(
-    registry: &Registry,
+    (registry, keyring): (&Registry, &Arc<Keyring>),
     caller: &Caller,
     control: &Control,
     path: &StreamPath,
 ) -> Answered {
     let _lock = registry.lock(&path.basin).await?;
     let doomed = registry.begin_deletion(path, caller).await?;
+    if doomed
+        .as_ref()
+        .is_some_and(|entry| entry.data_keys.is_some())
+    {
+        // What is on its way goes before: it must not reach a stream that is made anew and has other keys.
+        let leases = &keyring.leases;
+        leases
+            .wait_until_none_below(path, u32::MAX, LEASE_TIMEOUT)
+            .await;
+    }
     let answer = send(caller, control, &path.basin).await?;
     if answer.status().is_success() {
         registry
@@ -95,7 +108,10 @@ pub(super) async fn list(
     control: &Control,
     basin: &BasinName,
 ) -> Answered {
-    let answer = send(caller, control, basin).await?;
+    let answer = match caller.pass() {
+        Some(pass) => own::streams(pass, caller, control, basin).await?,
+        None => send(caller, control, basin).await?,
+    };
     if answer.status() != StatusCode::OK {
         return Ok(answer);
     }

@@ -1,134 +1,154 @@
 //! Who comes in with an API key: what the key is of, and what it may be used for.
 
+mod allow;
+mod links;
+mod pass;
+mod presented;
 mod refusal;
+mod tenure;
+#[cfg(test)]
+mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
+use quick_cache::sync::Cache;
+use tokio::{sync::Semaphore, time::timeout};
 
-pub use refusal::Refusal;
-
+pub use self::{
+    pass::{Master, Pass},
+    presented::{holds_encoded, stray},
+    refusal::{Denied, Refusal},
+    tenure::Tenure,
+};
 use super::Error;
 use crate::{
-    clock,
-    crypto::{ApiKey, MasterKey},
+    clock::{self, Clock},
+    crypto::{ApiKey, TokenFingerprint},
     keys::{Project, Projects},
-    project::Scopes,
-    store::{ApiKeyEntry, ProjectEntry, Store},
+    project::ProjectName,
+    store::{self, ApiKeyEntry, ProjectEntry, Store},
 };
+
+/// API keys whose project is remembered. A hundred bytes each.
+const KNOWN_KEYS: usize = 10_000;
+
+/// Longest wait for the turn to search an API key among all projects. A search takes some microseconds for
+/// each project.
+const SEARCH_TURN: Duration = Duration::from_secs(5);
 
 /// Checks API keys against what the config store records of them.
 pub struct Gate {
     store: Arc<dyn Store>,
+    clock: Clock,
+    /// Whose API keys were that came in lately: those are looked for there first.
+    known: Cache<TokenFingerprint, ProjectName>,
+    /// One search among all projects at a time, so that a flood of made-up API keys takes no more than one
+    /// core, and holds up nobody whose API key is known.
+    searches: Semaphore,
 }
 
-/// A good API key, for as long as the request or session that brought it runs.
-pub struct Pass {
-    /// Whose it is.
-    pub project: Arc<Project>,
-    /// What the API key is called. No secret.
-    pub key_id: String,
-    /// What it may be used for.
-    pub scopes: Scopes,
-    master: Option<Master>,
-}
-
-/// A master key that was checked against its project's commitment.
-#[derive(Debug, Clone)]
-pub struct Master {
-    /// The key.
-    pub key: MasterKey,
-    /// Its number.
-    pub epoch: u32,
+/// An API key's row, whosoever and good or not.
+struct Found {
+    project: Arc<Project>,
+    entry: Arc<ProjectEntry>,
+    row: ApiKeyEntry,
+    /// The row's verifier is that of the API key.
+    verified: bool,
 }
 
 impl Gate {
-    /// Checks API keys by what `store` says.
+    /// Checks API keys by what `store` says, and by the system's clock as long as that does not go back.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+        Self::by_clock(store, clock::steady())
+    }
+
+    /// The same by another clock.
+    pub(super) fn by_clock(store: Arc<dyn Store>, clock: Clock) -> Self {
+        Self {
+            store,
+            clock,
+            known: Cache::new(KNOWN_KEYS),
+            searches: Semaphore::new(1),
+        }
     }
 
     /// Lets the API key in `authorization` in.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] for everything that is not one good API key of one of these projects, or
-    /// the config store's.
+    /// [`Error::Unauthenticated`] for everything that is not one good API key of one of these projects,
+    /// [`Error::Busy`], or the config store's.
     pub async fn admit(&self, projects: &Projects, headers: &HeaderMap) -> Result<Pass, Error> {
-        let key = presented(headers)?;
-        for project in projects.iter() {
-            let credentials = key.credentials(project.pepper());
-            let found = self.store.project(&project.name).await?;
-            let Some(entry) = found.entry else { continue };
-            let mut rows = entry.api_keys.iter();
-            let Some(row) = rows.find(|row| row.lookup == credentials.lookup) else {
-                continue;
+        let (key, fingerprint) = presented::api_key(headers)?;
+        if let Some(name) = self.known.get(&fingerprint) {
+            let found = match projects.named(&name) {
+                Some(project) => self.find(&key, project).await?,
+                None => None,
             };
-            if row.verify != credentials.verify {
-                return Err(Refusal::Verifier.into());
+            if let Some(Ok(pass)) = found.map(|found| self.judge(&key, found, projects)) {
+                return Ok(pass);
             }
-            if !row.is_good(entry.now(clock::now_ms())) {
-                return Err(Refusal::Over(row.id.clone()).into());
+            self.known.remove(&fingerprint);
+        }
+        let found = self.search(&key, projects).await?.ok_or(Refusal::Unknown)?;
+        let pass = self.judge(&key, found, projects)?;
+        self.known.insert(fingerprint, pass.project.name.clone());
+        Ok(pass)
+    }
+
+    /// Looks for the API key in every project, also after it was found: how long it takes tells nothing.
+    async fn search(&self, key: &ApiKey, projects: &Projects) -> Result<Option<Found>, Error> {
+        let turn = timeout(SEARCH_TURN, self.searches.acquire()).await;
+        let _turn = turn.map_err(|_| Error::Busy)?;
+        let mut first = None;
+        let mut failed = None;
+        for project in projects.iter() {
+            match self.find(key, project).await {
+                Ok(found) => first = first.or(found),
+                // What one project's row is like is no matter of another's API keys.
+                Err(error) => failed = failed.or(Some(error)),
             }
-            return Ok(Pass {
-                master: master(&key, project, &entry, row),
-                project: Arc::clone(project),
-                key_id: row.id.clone(),
-                scopes: row.scopes.clone(),
+        }
+        match (first, failed) {
+            (None, Some(error)) => Err(error.into()),
+            (first, _) => Ok(first),
+        }
+    }
+
+    async fn find(
+        &self,
+        key: &ApiKey,
+        project: &Arc<Project>,
+    ) -> Result<Option<Found>, store::Error> {
+        let credentials = key.credentials(project.pepper());
+        let Some(entry) = self.store.project(&project.name).await?.entry else {
+            return Ok(None);
+        };
+        let mut rows = entry.api_keys.iter();
+        let row = rows.find(|row| row.lookup == credentials.lookup).cloned();
+        Ok(row.map(|row| Found {
+            project: Arc::clone(project),
+            entry,
+            verified: row.verify == credentials.verify,
+            row,
+        }))
+    }
+
+    fn judge(&self, key: &ApiKey, found: Found, projects: &Projects) -> Result<Pass, Refusal> {
+        if !found.verified {
+            return Err(Refusal::Verifier);
+        }
+        if !self.is_good(&found.entry, &found.row) {
+            return Err(Refusal::Over {
+                project: found.project.name.clone(),
+                id: found.row.id,
             });
         }
-        Err(Refusal::Unknown.into())
+        Pass::new(key, found, projects.clone()).ok_or(Refusal::Wrapping)
     }
-}
 
-/// The one API key that a request carries.
-fn presented(headers: &HeaderMap) -> Result<ApiKey, Refusal> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next().ok_or(Refusal::Missing)?;
-    if values.next().is_some() {
-        return Err(Refusal::Several);
-    }
-    let text = value.as_bytes();
-    let (scheme, token) = text
-        .split_at_checked(b"Bearer ".len())
-        .ok_or(Refusal::Form)?;
-    if !scheme.eq_ignore_ascii_case(b"Bearer ") {
-        return Err(Refusal::Form);
-    }
-    ApiKey::parse(token).ok_or(Refusal::Form)
-}
-
-/// The master key in an API key; `None` when it is not the project's, whatever the rest of the API key is.
-fn master(
-    key: &ApiKey,
-    project: &Project,
-    entry: &ProjectEntry,
-    row: &ApiKeyEntry,
-) -> Option<Master> {
-    let name = project.name.as_str();
-    let epoch = row.mk_epoch;
-    let next = entry.rotation.as_ref();
-    let commit = match next.filter(|next| next.mk_epoch == epoch) {
-        Some(next) => next.mk_commit,
-        None if entry.mk_epoch == epoch => entry.mk_commit,
-        None => return None,
-    };
-    let master = key.master_key(project.pepper(), name, epoch)?;
-    (master.commit(name, epoch) == commit).then_some(Master { key: master, epoch })
-}
-
-impl Pass {
-    /// The project's master key.
-    ///
-    /// # Errors
-    /// [`Error::NoMasterKey`]: the API key is good, but the master key in it is not the project's. That is not
-    /// "no encryption".
-    pub fn master(&self) -> Result<&Master, Error> {
-        self.master.as_ref().ok_or(Error::NoMasterKey)
-    }
-}
-
-impl fmt::Debug for Pass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pass({}, {})", self.project.name, self.key_id)
+    /// Whether an API key with this row is good now. Time only goes on here, whatever the clock does.
+    fn is_good(&self, entry: &ProjectEntry, row: &ApiKeyEntry) -> bool {
+        row.is_good(entry.now((self.clock)()))
     }
 }

@@ -1,6 +1,12 @@
-//! Why an API key is refused: the log says it, the client hears one and the same answer.
+//! Why an API key is refused, or does not allow something: the log says it all, the client hears less.
 
-/// Why an API key is refused. Never carries the key.
+use crate::{
+    project::{ProjectName, Scope},
+    stream::{BasinName, StreamPath},
+    telemetry::label::ApiKeyRefusal,
+};
+
+/// Why an API key is refused. Never carries the key. The client hears one and the same answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// There is no `authorization` header.
@@ -18,7 +24,61 @@ pub enum Refusal {
     /// It was found, and its verifier does not match.
     #[error("the API key's verifier does not match")]
     Verifier,
-    /// It was good once; holds its id.
-    #[error("API key {0} is expired, replaced or revoked")]
-    Over(String),
+    /// It was found, and the master key in it does not open: it was altered.
+    #[error("the master key in the API key does not open")]
+    Wrapping,
+    /// It was good once.
+    #[error("API key {id} of project {project} is expired, replaced or revoked")]
+    Over {
+        /// Whose it was.
+        project: ProjectName,
+        /// What it was called.
+        id: String,
+    },
+    /// API keys are not what clients come in with here.
+    #[error("an API key, but `listen.authenticate` is not \"api-key\"")]
+    NotTaken,
+}
+
+/// What a good API key does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// It may not be used for this.
+    #[error("this API key does not allow `{0}`")]
+    Scope(Scope),
+    /// The stream is not its project's. Whether there is such a stream is not said.
+    #[error("stream `{0}` does not belong to the project of this API key")]
+    Stream(StreamPath),
+    /// The basin is not its project's alone. Whether there is such a basin is not said.
+    #[error("basin `{0}` does not belong to the project of this API key alone")]
+    Basin(BasinName),
+    /// It is nothing that a project can own.
+    #[error("no API key allows this path")]
+    Path,
+}
+
+impl Refusal {
+    /// What it counts as.
+    pub fn label(&self) -> ApiKeyRefusal {
+        match self {
+            Self::Missing => ApiKeyRefusal::Missing,
+            Self::Several => ApiKeyRefusal::Several,
+            Self::Form => ApiKeyRefusal::Form,
+            Self::Unknown => ApiKeyRefusal::Unknown,
+            Self::Verifier => ApiKeyRefusal::Verifier,
+            Self::Wrapping => ApiKeyRefusal::MasterKey,
+            Self::Over { .. } => ApiKeyRefusal::Over,
+            Self::NotTaken => ApiKeyRefusal::NotTaken,
+        }
+    }
+}
+
+impl Denied {
+    /// What it counts as.
+    pub fn label(&self) -> ApiKeyRefusal {
+        match self {
+            Self::Scope(_) => ApiKeyRefusal::Scope,
+            Self::Stream(_) | Self::Basin(_) | Self::Path => ApiKeyRefusal::Owner,
+        }
+    }
 }

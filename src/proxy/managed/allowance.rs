@@ -64,3 +64,44 @@ impl Allowance {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(epoch: u32, commit: u8) -> DataKey {
+        DataKey {
+            epoch,
+            commit: Digest::from_bytes([commit; 32]),
+            wrapped: None,
+            created_at: 0,
+            shredded_at: None,
+            sealed: Sealing::default(),
+            first_seq_num: None,
+        }
+    }
+
+    fn amount(records: u64, bytes: u64) -> Sealing {
+        Sealing { records, bytes }
+    }
+
+    #[test]
+    fn no_more_is_taken_than_was_reserved_for_the_very_key() {
+        let allowance = Allowance::default();
+        let of = key(1, 1);
+        assert!(!allowance.take(&of, amount(1, 1)));
+        allowance.add(&of, amount(10, 100), amount(4, 10));
+        assert!(!allowance.take(&of, amount(7, 1)));
+        assert!(!allowance.take(&of, amount(1, 91)));
+        assert!(!allowance.take(&key(2, 1), amount(1, 1)));
+        assert!(!allowance.take(&key(1, 2), amount(1, 1)));
+        assert!(allowance.take(&of, amount(6, 90)));
+        assert!(!allowance.take(&of, amount(1, 0)));
+        assert!(!allowance.take(&of, amount(0, 1)));
+        allowance.add(&of, amount(2, 2), amount(0, 0));
+        // Of another key, what is left counts no more.
+        allowance.add(&key(2, 2), amount(1, 1), amount(1, 1));
+        assert!(!allowance.take(&of, amount(1, 1)));
+        assert!(!allowance.take(&key(2, 2), amount(1, 1)));
+    }
+}

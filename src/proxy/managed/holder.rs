@@ -9,10 +9,7 @@ use crate::{
     crypto::{Cipher, Dek, DekPlace, NO_PROJECT, StreamCipher},
     keys::kms::{self, Kms},
     project::ProjectName,
-    proxy::{
-        Error,
-        gate::{Master, Pass},
-    },
+    proxy::{Error, gate::Pass},
     store::{Change, DataKey, Holder, ProjectEntry, Revision, Sealing, Store, WrappedKey},
     stream::{StreamId, StreamPath},
 };
@@ -170,31 +167,6 @@ impl Wrapping {
             name: name.clone(),
             expected: *expected,
         })
-    }
-}
-
-impl Pass {
-    /// The project's master key of this number.
-    ///
-    /// # Errors
-    /// [`Error::NoMasterKey`]: neither is it in the API key, nor does anything lead to it.
-    pub fn master_at(&self, mk_epoch: u32, _entry: &ProjectEntry) -> Result<Master, Error> {
-        let own = self.master()?;
-        match own.epoch == mk_epoch {
-            true => Ok(own.clone()),
-            false => Err(Error::NoMasterKey),
-        }
-    }
-
-    /// The master key that wraps new data keys: the next one as soon as there is one, so that the change to it
-    /// does not run after them.
-    ///
-    /// # Errors
-    /// As [`Pass::master_at`].
-    pub fn newest(&self, entry: &ProjectEntry) -> Result<Master, Error> {
-        let next = entry.rotation.as_ref();
-        let newest = next.map_or(entry.mk_epoch, |next| next.mk_epoch);
-        self.master_at(newest, entry)
     }
 }
 

@@ -4,24 +4,29 @@
 //! what was sealed under them. A key is recorded durably before anything is sealed under it.
 
 mod allowance;
+mod certificate;
 mod first;
 mod holder;
 mod leases;
+pub mod master;
 mod opening;
 mod outage;
 mod policy;
 mod rotate;
 mod sealing;
+mod shred;
 
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use quick_cache::sync::Cache;
 
+pub use certificate::{Certificate, RecordRange, ShreddedEpoch};
 pub use holder::KeyHolder;
 pub use leases::{Lease, Leases};
 pub use rotate::{Authority, Rotated};
 pub use sealing::{Sealer, Sealing};
+pub use shred::ShredError;
 
 use self::{allowance::Allowance, opening::Source};
 use super::{
@@ -210,9 +215,9 @@ impl StreamKeys {
     }
 
     /// What seals records for the stream.
-    pub fn sealer(self) -> Sealer {
+    pub fn sealer(self, keyring: &Arc<Keyring>, path: &StreamPath) -> Sealer {
         match self {
-            Self::Own(cipher) => Sealer::own(cipher),
+            Self::Own(cipher) => Sealer::own(cipher, keyring, path),
             Self::Managed(managed) => Sealer::managed(*managed),
         }
     }

@@ -111,3 +111,98 @@ pub fn amount(input: &AppendInput) -> Sealing {
     }
     amount
 }
+
+#[cfg(test)]
+mod tests {
+    use bytesize::ByteSize;
+
+    use super::*;
+    use crate::crypto::Digest;
+
+    fn key(records: u64, bytes: u64) -> DataKey {
+        DataKey {
+            epoch: 1,
+            commit: Digest::from_bytes([1; 32]),
+            wrapped: None,
+            created_at: 1000,
+            shredded_at: None,
+            sealed: Sealing { records, bytes },
+            first_seq_num: None,
+        }
+    }
+
+    fn limits(age: u64, records: u64, bytes: u64, cipher: Cipher) -> Limits {
+        let rotate_after = RotateAfter {
+            age: Duration::from_millis(age),
+            records,
+            bytes: ByteSize::b(bytes),
+        };
+        Limits::new(&rotate_after, cipher)
+    }
+
+    fn next(limits: &Limits, sealed: (u64, u64), wanted: (u64, u64)) -> Next {
+        let (records, bytes) = wanted;
+        limits.next(&key(sealed.0, sealed.1), Sealing { records, bytes }, 1000)
+    }
+
+    fn reserved(records: u64, bytes: u64) -> Next {
+        Next::Reserve(Sealing { records, bytes })
+    }
+
+    #[test]
+    fn no_key_is_counted_beyond_its_limit() {
+        let few = limits(0, 5, 0, Cipher::Aegis256);
+        assert_eq!(next(&few, (0, 0), (1, 9)), reserved(5, BYTES_AHEAD));
+        assert_eq!(next(&few, (3, 9), (2, 9)), reserved(2, BYTES_AHEAD));
+        let due = Next::Rotate(KeyRotation::Records);
+        assert_eq!(next(&few, (3, 9), (3, 9)), due);
+        assert_eq!(next(&few, (5, 9), (1, 9)), due);
+        // A batch that is larger than a key may seal gets a key of its own.
+        assert_eq!(next(&few, (0, 0), (7, 9)), reserved(7, BYTES_AHEAD));
+        let bytes = limits(0, 0, 1000, Cipher::Aegis256);
+        let block = reserved(RECORDS_AHEAD, 1000);
+        assert_eq!(next(&bytes, (0, 0), (1, 400)), block);
+        let due = Next::Rotate(KeyRotation::Bytes);
+        assert_eq!(next(&bytes, (1, 601), (1, 400)), due);
+    }
+
+    #[test]
+    fn a_gcm_key_never_seals_more_than_is_safe() {
+        for records in [0, 1 << 31, u64::MAX] {
+            let limits = limits(0, records, 0, Cipher::Aes256Gcm);
+            let due = Next::Rotate(KeyRotation::Records);
+            assert_eq!(next(&limits, (1 << 30, 1), (1, 1)), due);
+            let last = reserved(1000, BYTES_AHEAD);
+            assert_eq!(next(&limits, ((1 << 30) - 1000, 1), (1000, 1)), last);
+            assert_eq!(next(&limits, ((1 << 30) - 999, 1), (1000, 1)), due);
+        }
+        let endless = limits(0, 0, 0, Cipher::Aegis256);
+        let block = reserved(RECORDS_AHEAD, BYTES_AHEAD);
+        assert_eq!(next(&endless, (1 << 40, 1 << 60), (1, 1)), block);
+    }
+
+    #[test]
+    fn blocks_are_small_beside_their_limit_and_never_smaller_than_a_batch() {
+        let limits = limits(0, 1 << 20, 0, Cipher::Aegis256);
+        assert_eq!(
+            next(&limits, (1, 1), (1, 1)),
+            reserved(1 << 16, BYTES_AHEAD)
+        );
+        let most = 1 << 40;
+        assert_eq!(next(&limits, (1, 1), (1, most)), reserved(1 << 16, most),);
+    }
+
+    #[test]
+    fn age_makes_a_key_old_and_a_clock_set_back_does_not() {
+        let limits = limits(500, 0, 0, Cipher::Aegis256);
+        let wanted = Sealing {
+            records: 1,
+            bytes: 1,
+        };
+        for (now, is_old) in [(0, false), (1000, false), (1499, false), (1500, true)] {
+            assert_eq!(limits.is_old(&key(1, 1), now), is_old, "{now}");
+            let rotates = limits.next(&key(1, 1), wanted, now) == Next::Rotate(KeyRotation::Age);
+            assert_eq!(rotates, is_old, "{now}");
+        }
+    }
+}

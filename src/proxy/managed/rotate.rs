@@ -140,13 +140,14 @@ impl Keyring {
         wrapping: &Wrapping,
         found: &Versioned<Arc<StreamEntry>>,
     ) -> Result<DataKey, Stop> {
-        let tail = self.registry.tail(&managed.path, &managed.caller).await;
-        match tail.map_err(Stop::before_sending)? {
-            Some(_) => {
+        // A look at the tail would make it in a basin that creates streams on reads.
+        let exists = self.registry.exists(&managed.path, &managed.caller).await;
+        match exists.map_err(Stop::before_sending)? {
+            true => {
                 self.first(managed, wrapping, found, Sealing::default())
                     .await
             }
-            None => {
+            false => {
                 let text = format!("stream `{}` does not exist", managed.path);
                 Err(Error::Invalid(text).into())
             }

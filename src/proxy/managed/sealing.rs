@@ -14,8 +14,9 @@ use super::{
 use crate::{
     clock,
     crypto::{Digest, StreamCipher},
-    proxy::{Error, call::Stop, exchange::Exchange},
+    proxy::{Error, call::Stop},
     store::{self, DataKey, DataKeys, StreamEntry, Versioned},
+    stream::StreamPath,
     wire::record::{AppendAck, AppendInput},
 };
 
@@ -26,8 +27,17 @@ const MAX_ROUNDS: usize = 16;
 pub struct Sealer(Kind);
 
 enum Kind {
-    Own(StreamCipher),
+    Own(Own),
     Managed(Box<Latest>),
+}
+
+/// A key that a client sent or a file holds.
+struct Own {
+    cipher: StreamCipher,
+    keyring: Arc<Keyring>,
+    path: StreamPath,
+    /// The changes of the config store that it was last looked at as of.
+    as_of: u64,
 }
 
 /// The managed key that was handed out last.
@@ -48,8 +58,13 @@ pub struct Sealing {
 }
 
 impl Sealer {
-    pub(super) fn own(cipher: StreamCipher) -> Self {
-        Self(Kind::Own(cipher))
+    pub(super) fn own(cipher: StreamCipher, keyring: &Arc<Keyring>, path: &StreamPath) -> Self {
+        Self(Kind::Own(Own {
+            cipher,
+            keyring: Arc::clone(keyring),
+            path: path.clone(),
+            as_of: keyring.registry.changes(),
+        }))
     }
 
     pub(super) fn managed(managed: Managed) -> Self {
@@ -69,12 +84,10 @@ impl Sealer {
     ///
     /// # Errors
     /// As [`Sealer::take`].
-    pub async fn begin(&mut self, exchange: &Exchange) -> Result<(), Stop> {
-        let cipher = match &mut self.0 {
-            Kind::Own(cipher) => cipher.clone(),
-            Kind::Managed(latest) => latest.take(store::Sealing::default()).await?.cipher,
-        };
-        exchange.keyed(&cipher);
+    pub async fn begin(&mut self) -> Result<(), Stop> {
+        if let Kind::Managed(latest) = &mut self.0 {
+            latest.take(store::Sealing::default()).await?;
+        }
         Ok(())
     }
 
@@ -85,8 +98,8 @@ impl Sealer {
     /// [`Error::NotAllowed`] when its keys were shredded, and whatever keeps a new one from being made.
     pub async fn take(&mut self, input: &AppendInput) -> Result<Sealing, Stop> {
         match &mut self.0 {
-            Kind::Own(cipher) => Ok(Sealing {
-                cipher: cipher.clone(),
+            Kind::Own(own) => Ok(Sealing {
+                cipher: own.take().await?,
                 lease: None,
             }),
             Kind::Managed(latest) => latest.take(amount(input)).await,
@@ -103,6 +116,23 @@ impl Sealer {
         if let Kind::Managed(latest) = &mut self.0 {
             latest.cipher = None;
         }
+    }
+}
+
+impl Own {
+    /// The key, unless the stream got managed keys since: a rule that was changed while the stream was empty.
+    async fn take(&mut self) -> Result<StreamCipher, Error> {
+        let now = self.keyring.registry.changes();
+        if self.as_of != now {
+            // A store that fails has no news: what it said before still stands.
+            if let Ok(found) = self.keyring.store.stream(&self.path).await {
+                if data_keys(&found).is_some() {
+                    return Err(Error::OtherLife(self.path.clone()));
+                }
+                self.as_of = now;
+            }
+        }
+        Ok(self.cipher.clone())
     }
 }
 
@@ -347,10 +377,6 @@ impl Keyring {
 
 /// The key that seals.
 pub(super) fn newest<'a>(managed: &Managed, keys: &'a DataKeys) -> Result<&'a DataKey, Error> {
-    keys.current().ok_or_else(|| {
-        Error::NotAllowed(format!(
-            "the keys of stream `{}` were shredded: it takes no more records",
-            managed.path
-        ))
-    })
+    keys.current()
+        .ok_or_else(|| Error::shredded_stream(&managed.path))
 }

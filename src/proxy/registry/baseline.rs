@@ -91,7 +91,7 @@ impl Registry {
                         state: StreamState::Deleting(life),
                         origin: entry.origin,
                         key_check: None,
-                        data_keys: None,
+                        data_keys: entry.data_keys,
                     }),
             };
             changes.push(Change::Stream {

@@ -186,7 +186,7 @@ impl Registry {
             }),
             origin: Origin::AutoCreated,
             key_check: None,
-            data_keys: None,
+            data_keys: before.entry.as_deref().and_then(StreamEntry::inherited),
         };
         self.record(asked.path, intent.revision, Some(entry))
             .await?;
@@ -223,7 +223,10 @@ impl Registry {
             },
             origin,
             key_check: None,
-            data_keys: None,
+            data_keys: before
+                .entry
+                .as_deref()
+                .and_then(|entry| entry.data_keys.clone()),
         };
         self.record(path, before.revision, Some(entry)).await?;
         Ok(self.store.stream(path).await?)
@@ -251,6 +254,7 @@ impl Registry {
 impl Creation {
     /// What to record once the upstream says that the stream is there, and whether it is new.
     fn after(&self, created_at: String, is_new: bool) -> Option<StreamEntry> {
+        let before = self.before.entry.as_deref();
         let live = |cipher, created_at| StreamEntry {
             state: StreamState::Live(Incarnation {
                 cipher,
@@ -258,9 +262,10 @@ impl Creation {
             }),
             origin: Origin::Created,
             key_check: None,
-            data_keys: None,
+            // The upstream alone says that it is another stream now.
+            data_keys: before.and_then(StreamEntry::inherited),
         };
-        let Some(before) = self.before.entry.as_deref() else {
+        let Some(before) = before else {
             // Not new and not known: made around this proxy. It stays unknown.
             let known = is_new && self.planned.cipher.is_some();
             return known.then(|| live(self.planned.cipher, created_at));

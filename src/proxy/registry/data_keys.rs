@@ -63,6 +63,15 @@ impl Registry {
         probe::tail(&Asked { path, caller }).await
     }
 
+    /// Whether the upstream lists a stream.
+    ///
+    /// # Errors
+    /// The upstream's.
+    pub async fn exists(&self, path: &StreamPath, caller: &Caller) -> Outcome<bool> {
+        let listed = probe::stream(&Asked { path, caller }).await?;
+        Ok(listed.is_some_and(|listed| listed.deleted_at.is_none()))
+    }
+
     /// Counts the changes of store and rules: equal numbers, nothing changed between.
     pub fn changes(&self) -> u64 {
         self.epoch()

@@ -68,11 +68,9 @@ impl Registry {
     pub async fn finish_deletion(&self, path: &StreamPath) -> Result<(), Error> {
         let found = self.store.stream(path).await?;
         let seals = self.basin(&path.basin).await?.cipher().is_some();
-        match found.entry.as_deref().map(|entry| &entry.state) {
-            Some(StreamState::Deleting(life)) if seals || life.cipher.is_none() => {
-                self.record(path, found.revision, None).await
-            }
-            Some(_) | None => Ok(()),
+        match found.entry.as_deref().and_then(|entry| left(entry, seals)) {
+            Some(left) => self.record(path, found.revision, left.entry()).await,
+            None => Ok(()),
         }
     }
 
@@ -139,11 +137,8 @@ impl Registry {
         let seals = self.basin(basin).await?.cipher().is_some();
         let mut changes = Vec::new();
         for (path, Versioned { revision, entry }) in self.store.streams_of(basin).await? {
-            match entry.map(|entry| entry.state) {
-                Some(StreamState::Deleting(life)) if seals || life.cipher.is_none() => {
-                    changes.push(stream_change(&path, revision, None));
-                }
-                Some(_) | None => {}
+            if let Some(left) = entry.and_then(|entry| left(&entry, seals)) {
+                changes.push(stream_change(&path, revision, left.entry()));
             }
         }
         self.commit(changes).await
@@ -158,6 +153,35 @@ fn marked(entry: &StreamEntry) -> Option<StreamEntry> {
             ..entry.clone()
         }),
         StreamState::Creating { .. } | StreamState::Deleting(_) => None,
+    }
+}
+
+/// What is left of the entry of a stream that was deleted, where that is less than before.
+enum Left {
+    /// Nothing.
+    Nothing,
+    /// That it was sealed, without the keys that the proxy made for it.
+    Mark(StreamEntry),
+}
+
+impl Left {
+    fn entry(self) -> Option<StreamEntry> {
+        match self {
+            Self::Nothing => None,
+            Self::Mark(entry) => Some(entry),
+        }
+    }
+}
+
+/// What a confirmed deletion leaves of an entry, in a basin that seals new streams or does not.
+fn left(entry: &StreamEntry, seals: bool) -> Option<Left> {
+    match &entry.state {
+        StreamState::Deleting(life) if seals || life.cipher.is_none() => Some(Left::Nothing),
+        StreamState::Deleting(_) if entry.data_keys.is_some() => Some(Left::Mark(StreamEntry {
+            data_keys: None,
+            ..entry.clone()
+        })),
+        StreamState::Deleting(_) | StreamState::Live(_) | StreamState::Creating { .. } => None,
     }
 }
 
@@ -186,5 +210,37 @@ fn basin_change(name: &BasinName, expected: Revision, entry: BasinEntry) -> Chan
         name: name.clone(),
         expected,
         entry: Some(entry),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{DataKeys, Holder, Incarnation, Origin};
+
+    #[test]
+    fn a_mark_that_is_taken_back_brings_no_keys_back() {
+        let with = |state, keys| StreamEntry {
+            state,
+            origin: Origin::Created,
+            key_check: None,
+            data_keys: Some(DataKeys {
+                holder: keys,
+                keys: Vec::new(),
+            }),
+        };
+        let life = Incarnation {
+            cipher: None,
+            created_at: None,
+        };
+        let before = with(
+            StreamState::Live(life.clone()),
+            Holder::Project("before".parse().unwrap()),
+        );
+        let now = with(StreamState::Deleting(life), Holder::Kms);
+        let after = reverted(before.clone(), Some(&now));
+        assert_eq!(after.state, before.state);
+        assert_eq!(after.data_keys, now.data_keys);
+        assert_eq!(reverted(before.clone(), None), before);
     }
 }

@@ -32,9 +32,10 @@ use super::{
 };
 use crate::{
     crypto::Cipher,
+    project::ProjectName,
     store::{
-        BasinEntry, Change, Incarnation, Revision, Store, StreamEntry, StreamState, UnknownStreams,
-        Versioned,
+        BasinEntry, Change, Incarnation, Listed, Page, ProjectEntry, Recorded, Revision, Store,
+        StreamEntry, StreamState, UnknownStreams, Versioned,
     },
     stream::{BasinName, StreamPath},
 };
@@ -268,6 +269,41 @@ impl Registry {
             .is_some_and(|at| at.elapsed() < VERIFY_EVERY)
     }
 
+    /// Makes all changes, or none, and erases from the store's disk what they replace.
+    ///
+    /// # Errors
+    /// As [`Registry::commit`]; [`store::Error::Unerased`](crate::store::Error::Unerased) when the changes are made
+    /// and what they replaced may still be found.
+    pub async fn erase(&self, changes: Vec<Change>) -> Result<(), Error> {
+        let erased = self.store.erase(changes).await;
+        self.advance();
+        Ok(erased?)
+    }
+
+    /// What is recorded of a project.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn project(&self, name: &ProjectName) -> Result<Versioned<Arc<ProjectEntry>>, Error> {
+        Ok(self.store.project(name).await?)
+    }
+
+    /// What is recorded of a stream.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn stream(&self, path: &StreamPath) -> Result<Versioned<Arc<StreamEntry>>, Error> {
+        Ok(self.store.stream(path).await?)
+    }
+
+    /// A page of the streams that are recorded in all basins.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn streams_page(&self, page: Page) -> Result<Listed<Recorded>, Error> {
+        Ok(self.store.streams_page(None, page).await?)
+    }
+
     async fn record(
         &self,
         path: &StreamPath,
@@ -282,7 +318,11 @@ impl Registry {
         self.commit(vec![change]).await
     }
 
-    async fn commit(&self, changes: Vec<Change>) -> Result<(), Error> {
+    /// Makes all changes, or none. Whoever relies on an earlier look looks again.
+    ///
+    /// # Errors
+    /// The store cannot write, or somebody else wrote first.
+    pub async fn commit(&self, changes: Vec<Change>) -> Result<(), Error> {
         if changes.is_empty() {
             return Ok(());
         }

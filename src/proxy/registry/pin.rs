@@ -27,7 +27,11 @@ impl Registry {
                 key_check: check,
                 data_keys: None,
             },
-            (Some(now), Some(then)) if now.state == then.state && now.key_check.is_none() => {
+            (Some(now), Some(then))
+                if now.state == then.state
+                    && now.key_check.is_none()
+                    && now.data_keys.is_none() =>
+            {
                 StreamEntry {
                     key_check: check,
                     ..now.clone()

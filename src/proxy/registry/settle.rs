@@ -166,7 +166,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Records a new state. Another incarnation than before may have another key.
+    /// Records a new state. Another incarnation than before may have another key, but keys that the proxy made
+    /// stay.
     async fn move_to(
         &self,
         asked: &Asked<'_>,
@@ -177,10 +178,10 @@ impl Registry {
             key_check: entry
                 .key_check
                 .filter(|_| is_same_life(&entry.state, &state)),
-            data_keys: entry
-                .data_keys
-                .clone()
-                .filter(|_| is_same_life(&entry.state, &state)),
+            data_keys: match is_same_life(&entry.state, &state) {
+                true => entry.data_keys.clone(),
+                false => entry.inherited(),
+            },
             origin: entry.origin,
             state,
         });

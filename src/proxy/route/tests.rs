@@ -84,14 +84,30 @@ fn s2_calls_are_told_apart() {
         (
             "GET",
             "/v1/streams/a",
-            Route::Forward(NotRecords(()), Some(basin())),
+            Route::forward(Forwarded::StreamConfiguration(path("a"))),
         ),
-        ("GET", "/v1/basins", Route::Forward(NotRecords(()), None)),
-        ("GET", "/health", Route::Forward(NotRecords(()), None)),
+        ("GET", "/v1/basins", Route::forward(Forwarded::Basins)),
+        ("GET", "/health", Route::forward(Forwarded::Other)),
+        ("GET", "/v1/access-tokens", Route::forward(Forwarded::Other)),
+        (
+            "PATCH",
+            "/v1/streams/a%2Fb",
+            Route::forward(Forwarded::ReconfigureStream(path("a/b"))),
+        ),
+        (
+            "HEAD",
+            "/v1/metrics/test-basin",
+            Route::forward(Forwarded::BasinMetrics(basin())),
+        ),
         (
             "GET",
-            "/v1/access-tokens",
-            Route::Forward(NotRecords(()), None),
+            "/v1/metrics/test-basin/a%2Fb?set=x",
+            Route::forward(Forwarded::StreamMetrics(path("a/b"))),
+        ),
+        (
+            "OPTIONS",
+            "/v1/streams/a",
+            Route::forward(Forwarded::Options(Some(basin()))),
         ),
         (
             "DELETE",
@@ -102,6 +118,27 @@ fn s2_calls_are_told_apart() {
     ] {
         assert_eq!(route(method, uri).unwrap(), want, "{method} {uri}");
     }
+}
+
+#[test]
+fn metrics_of_what_is_not_one_basin_or_stream_are_nobodys() {
+    for uri in [
+        "/v1/metrics",
+        "/v1/metrics/",
+        "/v1/metrics/test-basin/",
+        "/v1/metrics/test-basin/a/b",
+        "/v1/metrics/test-basin%2Fa",
+        "/v1/metrics/test-basin/%ff",
+        "/v1/metrics//a",
+        "/v1/metrics/short",
+        "/v1/access-tokens",
+        "/v1/locations",
+    ] {
+        let other = Route::forward(Forwarded::Other);
+        assert_eq!(route("GET", uri).unwrap(), other, "{uri}");
+    }
+    let posted = route("POST", "/v1/metrics/test-basin").unwrap();
+    assert_eq!(posted, Route::forward(Forwarded::Other));
 }
 
 #[test]

@@ -39,6 +39,11 @@ pub(super) enum Denied {
         "without `admin.token_file` the admin API is reached as localhost or by a loopback address only"
     )]
     ForeignHost,
+    #[error(
+        "API keys are taken and given out only on this host, reached as localhost or by a loopback address: the \
+         admin listener speaks plain HTTP, and an API key holds the project's master key"
+    )]
+    KeyFromElsewhere,
     #[error("the admin API takes no requests that another site's page makes")]
     CrossSite,
     #[error("what changes something must come with `content-type: application/json`")]
@@ -75,14 +80,23 @@ impl Access {
                 }
             }
         }
-        if !is_same_site(headers, host.as_ref()) {
-            return Err(Denied::CrossSite);
+        no_other_site(request, host.as_ref())
+    }
+
+    /// Whether a request may bring an API key in place of the token, or be answered with one: only from this
+    /// host, wherever the listener is.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn check_keyed<B>(&self, request: &Request<B>, peer: &Peer) -> Result<(), Denied> {
+        let headers = request.headers();
+        let host = host(request.uri(), headers);
+        let is_forwarded = FORWARDED.iter().any(|name| headers.contains_key(*name));
+        let is_own = host.as_ref().is_some_and(|host| self.is_own(host));
+        if is_forwarded || !is_own || !is_loopback(peer.address.ip()) {
+            return Err(Denied::KeyFromElsewhere);
         }
-        let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
-        if changes && !is_json(headers) {
-            return Err(Denied::NotJson);
-        }
-        Ok(())
+        no_other_site(request, host.as_ref())
     }
 
     fn is_on_loopback(&self) -> bool {
@@ -113,6 +127,18 @@ fn host(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
         (Some(host), None) => Authority::try_from(host.as_bytes()).ok(),
         _ => None,
     }
+}
+
+/// Keeps out what a page of another site can make a browser send.
+fn no_other_site<B>(request: &Request<B>, host: Option<&Authority>) -> Result<(), Denied> {
+    if !is_same_site(request.headers(), host) {
+        return Err(Denied::CrossSite);
+    }
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
+    if changes && !is_json(request.headers()) {
+        return Err(Denied::NotJson);
+    }
+    Ok(())
 }
 
 /// Whether nothing says that a page of another site is behind the request. Browsers say so in either of
@@ -158,18 +184,63 @@ mod tests {
         method: &str,
         headers: &[(&str, &str)],
     ) -> Result<(), Denied> {
+        let (request, peer) = asked(peer, method, headers);
+        access(listener).check(&request, &peer)
+    }
+
+    fn check_keyed(
+        listener: &str,
+        peer: &str,
+        method: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(), Denied> {
+        let (request, peer) = asked(peer, method, headers);
+        access(listener).check_keyed(&request, &peer)
+    }
+
+    fn asked(peer: &str, method: &str, headers: &[(&str, &str)]) -> (Request<()>, Peer) {
         let mut request = Request::builder().method(method).uri("/api/status");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let address = peer.parse().unwrap();
-        access(listener).check(
-            &request.body(()).unwrap(),
-            &Peer {
-                address,
-                subject: None,
-            },
-        )
+        let subject = None;
+        (request.body(()).unwrap(), Peer { address, subject })
+    }
+
+    #[test]
+    fn an_api_key_comes_from_this_host_wherever_the_listener_is() {
+        for (listener, peer, host, may) in [
+            ("127.0.0.1:9090", "127.0.0.1:5", "localhost:9090", true),
+            ("[::]:9090", "[::1]:5", "[::1]:9090", true),
+            ("0.0.0.0:9090", "[::ffff:127.0.0.1]:5", "127.0.0.1", true),
+            ("127.0.0.1:9090", "10.0.0.1:5", "localhost:9090", false),
+            ("0.0.0.0:9090", "10.0.0.1:5", "localhost:9090", false),
+            ("10.0.0.1:9090", "10.0.0.1:5", "10.0.0.1:9090", false),
+            ("127.0.0.1:9090", "127.0.0.1:5", "evil.example", false),
+        ] {
+            let got = check_keyed(listener, peer, "GET", &[("host", host)]);
+            let wanted = if may {
+                Ok(())
+            } else {
+                Err(Denied::KeyFromElsewhere)
+            };
+            assert_eq!(got, wanted, "{listener} {peer} {host}");
+        }
+        let here = |method: &str, header: (&str, &str)| {
+            check_keyed("127.0.0.1:9090", "127.0.0.1:5", method, &[HOST, header])
+        };
+        for name in FORWARDED {
+            assert_eq!(
+                here("GET", (name, "1.2.3.4")),
+                Err(Denied::KeyFromElsewhere)
+            );
+        }
+        let evil = ("origin", "http://evil.example");
+        assert_eq!(here("GET", evil), Err(Denied::CrossSite));
+        let text = ("content-type", "text/plain");
+        assert_eq!(here("POST", text), Err(Denied::NotJson));
+        assert_eq!(here("POST", ("content-type", "application/json")), Ok(()));
     }
 
     #[test]

@@ -53,13 +53,15 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body>
     }
 }
 
+/// What is wrong.
+#[derive(Serialize)]
+pub(super) struct Info<'a> {
+    pub(super) code: &'a str,
+    pub(super) message: &'a str,
+}
+
 /// An error, with a word for programs and a sentence for people.
 pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response<Body> {
-    #[derive(Serialize)]
-    struct Info<'a> {
-        code: &'a str,
-        message: &'a str,
-    }
     json(status, &Info { code, message })
 }
 

@@ -5,13 +5,13 @@ use std::time::SystemTime;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use super::{Admin, answer, export, query::ListQuery, status};
+use super::{Admin, answer, answer::Info, export, query::ListQuery, status};
 use crate::{
     store::{Listed, Unpinned},
-    stream::StreamPath,
+    stream::{NameError, StreamPath},
     upstream::Body,
 };
 
@@ -22,25 +22,41 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 pub(super) struct Refused(StatusCode, &'static str, String);
 
 impl Refused {
+    pub(super) fn new(status: StatusCode, code: &'static str, why: impl Into<String>) -> Self {
+        Self(status, code, why.into())
+    }
+
     pub(super) fn invalid(why: impl Into<String>) -> Self {
         Self(StatusCode::BAD_REQUEST, "invalid", why.into())
     }
 
-    fn store(error: &impl std::fmt::Display) -> Self {
+    pub(super) fn store(error: &impl std::fmt::Display) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self(status, "store_unavailable", error.to_string())
     }
 
+    /// The same within an answer that has begun.
+    pub(super) fn info(&self) -> Info<'_> {
+        Info {
+            code: self.1,
+            message: &self.2,
+        }
+    }
+
     pub(super) fn answer(&self) -> Response<Body> {
-        answer::error(self.0, self.1, &self.2)
+        let mut response = answer::error(self.0, self.1, &self.2);
+        if self.0 == StatusCode::UNAUTHORIZED {
+            super::challenge(&mut response);
+        }
+        response
     }
 }
 
 #[derive(Serialize)]
-struct Rows<T> {
-    rows: Vec<T>,
+pub(super) struct Rows<T> {
+    pub(super) rows: Vec<T>,
     /// What to send as `after` for the rows that follow.
-    next: Option<String>,
+    pub(super) next: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -61,7 +77,31 @@ struct Unpin {
     stream: String,
 }
 
-type Outcome = Result<Response<Body>, Refused>;
+pub(super) type Outcome = Result<Response<Body>, Refused>;
+
+/// The stream of these names.
+pub(super) fn named(basin: &str, stream: &str) -> Result<StreamPath, Refused> {
+    let wrong = |what, error| Refused::invalid(format!("{what}: {error}"));
+    Ok(StreamPath {
+        basin: basin
+            .parse()
+            .map_err(|error: NameError| wrong("basin", error))?,
+        stream: stream
+            .parse()
+            .map_err(|error: NameError| wrong("stream", error))?,
+    })
+}
+
+/// What a request asks for in its body. What is wrong with it is not quoted.
+pub(super) async fn parse<T: DeserializeOwned>(body: Incoming, form: &str) -> Result<T, Refused> {
+    let body = Limited::new(body, MAX_BODY_BYTES).collect();
+    let body = match timeout(super::BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => return Err(Refused::invalid("the body is too large or broke off")),
+        Err(_) => return Err(Refused::invalid("the body did not come in time")),
+    };
+    serde_json::from_slice(&body).map_err(|_| Refused::invalid(format!("the body must be {form}")))
+}
 
 impl Admin {
     pub(super) async fn basins(&self, query: Option<&str>) -> Outcome {
@@ -118,24 +158,8 @@ impl Admin {
     }
 
     pub(super) async fn unpin(&self, request: Request<Incoming>) -> Outcome {
-        let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
-        let body = match timeout(super::BODY_TIMEOUT, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) => return Err(Refused::invalid("the body is too large or broke off")),
-            Err(_) => return Err(Refused::invalid("the body did not come in time")),
-        };
-        let asked: Unpin = serde_json::from_slice(&body)
-            .map_err(|_| Refused::invalid("the body must be {\"basin\":…,\"stream\":…}"))?;
-        let path = StreamPath {
-            basin: asked
-                .basin
-                .parse()
-                .map_err(|error| Refused::invalid(format!("basin: {error}")))?,
-            stream: asked
-                .stream
-                .parse()
-                .map_err(|error| Refused::invalid(format!("stream: {error}")))?,
-        };
+        let asked: Unpin = parse(request.into_body(), "{\"basin\":…,\"stream\":…}").await?;
+        let path = named(&asked.basin, &asked.stream)?;
         // Done whether or not the caller waits for it: store and cache go together.
         let proxy = std::sync::Arc::clone(&self.parts.proxy);
         let unpinned = tokio::spawn(async move { proxy.unpin(&path).await }).await;

@@ -4,14 +4,20 @@
 mod access;
 mod answer;
 mod api;
+mod apikeys;
 mod certificates;
 mod config;
 mod export;
+mod keyed;
 mod kms;
+mod lines;
+mod master;
 mod page;
+mod projects;
 mod query;
 mod ready;
 mod status;
+mod streams;
 
 use std::{
     net::SocketAddr,
@@ -53,6 +59,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for running requests at a stop: an export does not hold a stop up.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Changes of master keys at a time.
+const MAX_MASTER_CHANGES: usize = 4;
+
 /// What the metrics are, as Prometheus wants to be told.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -92,6 +101,8 @@ struct Admin {
     started_at: SystemTime,
     /// One export at a time.
     exports: Arc<Semaphore>,
+    /// Changes of master keys that are watched: each may work on every stream.
+    master_changes: Arc<Semaphore>,
     /// One list at a time: each may look through thousands of rows, and the store has other work.
     lists: Semaphore,
 }
@@ -132,6 +143,7 @@ impl AdminServer {
                 started: Instant::now(),
                 started_at: SystemTime::now(),
                 exports: Arc::new(Semaphore::new(1)),
+                master_changes: Arc::new(Semaphore::new(MAX_MASTER_CHANGES)),
                 lists: Semaphore::new(1),
             }),
         }))
@@ -162,8 +174,18 @@ impl Handler for Admin {
 impl Admin {
     async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let path = request.uri().path();
+        if keyed::takes_api_key(path) {
+            return match self.access.check_keyed(&request, &peer) {
+                Ok(()) => self.keyed(request).await,
+                Err(denied) => deny(denied),
+            };
+        }
         if path.starts_with("/api/") {
-            return match self.access.check(&request, &peer) {
+            let here = match projects::shows_api_key(&request) {
+                true => self.access.check_keyed(&request, &peer),
+                false => Ok(()),
+            };
+            return match self.access.check(&request, &peer).and(here) {
                 Ok(()) => self.call(request).await,
                 Err(denied) => deny(denied),
             };
@@ -203,6 +225,9 @@ impl Admin {
             "/api/errors" if reads => self.errors(),
             "/api/store/export" if *request.method() == Method::GET => self.export().await,
             "/api/streams/unpin" if posts => self.unpin(request).await,
+            "/api/projects" if reads => self.projects().await,
+            "/api/projects" if posts => self.create_project(request).await,
+            "/api/projects" => return wrong_method("GET, HEAD, POST"),
             "/api/streams/unpin" => return wrong_method("POST"),
             "/api/store/export" => return wrong_method("GET"),
             "/api/status" | "/api/basins" | "/api/streams" | "/api/errors" => {
@@ -218,16 +243,23 @@ fn deny(denied: Denied) -> Response<Body> {
     let status = match denied {
         Denied::NoToken => StatusCode::UNAUTHORIZED,
         Denied::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Denied::NotLocal | Denied::ForeignHost | Denied::CrossSite => StatusCode::FORBIDDEN,
+        Denied::NotLocal | Denied::ForeignHost | Denied::KeyFromElsewhere | Denied::CrossSite => {
+            StatusCode::FORBIDDEN
+        }
     };
     let mut response = answer::error(status, "permission_denied", &denied.to_string());
     if denied == Denied::NoToken {
-        let challenge = HeaderValue::from_static("Bearer");
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, challenge);
+        challenge(&mut response);
     }
     response
+}
+
+/// Says that a token, or an API key, is asked for.
+fn challenge(response: &mut Response<Body>) {
+    let bearer = HeaderValue::from_static("Bearer");
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, bearer);
 }
 
 fn not_found() -> Response<Body> {

@@ -188,6 +188,8 @@ pub(super) fn discard(path: &Path, kept: Option<Identity>) -> io::Result<()> {
         if Identity::told(&told) != identity {
             return Err(io::Error::other("it was replaced meanwhile"));
         }
+        // Nobody else's work.
+        file.try_lock()?;
         zero(&file, 0, told.len())?;
         file.sync_all()?;
     }

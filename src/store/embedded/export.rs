@@ -8,15 +8,15 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Embedded,
-    file::{BASINS, File, META, STREAMS, Table, place},
+    file::{BASINS, File, META, PROJECTS, STREAMS, Table, place},
     ledger::STORE_ID_BYTES,
     open::storage,
     readers::Readers,
-    transfer::{BasinLine, EXPORT, End, Head, Line, StreamLine},
+    transfer::{BasinLine, EXPORT, End, Head, Line, ProjectLine, StreamLine},
 };
 use crate::{
     crypto::{Purpose, StoreKey},
-    store::{BasinEntry, Error, ExportError, Revision, StreamEntry},
+    store::{BasinEntry, Error, ExportError, ProjectEntry, Revision, StreamEntry},
 };
 
 /// The store as it was at one moment.
@@ -66,13 +66,14 @@ impl Snapshot {
             Ok(())
         })?;
         let mut digest = self.key.begin(Purpose::Export, length);
-        let (basins, streams) = self.lines(|line| {
+        let [basins, projects, streams] = self.lines(|line| {
             digest.update(line);
             Ok(out.write_all(line)?)
         })?;
         let tag = digest.finish();
         let end = End {
             basins,
+            projects,
             streams,
             tag,
         };
@@ -80,11 +81,11 @@ impl Snapshot {
         Ok(out.flush()?)
     }
 
-    /// Every line but the last, and how many basins and streams are among them.
+    /// Every line but the last, and how many of each kind are among them.
     fn lines(
         &self,
         mut each: impl FnMut(&[u8]) -> Result<(), ExportError>,
-    ) -> Result<(u64, u64), ExportError> {
+    ) -> Result<[u64; 3], ExportError> {
         each(&line(&Head {
             export: EXPORT,
             store_id: self.store_id,
@@ -97,6 +98,13 @@ impl Snapshot {
                 entry,
             }))?)
         })?;
+        let projects = self.rows(PROJECTS, |project, revision, entry: ProjectEntry| {
+            each(&line(&Line::Project(ProjectLine {
+                project,
+                revision,
+                entry,
+            }))?)
+        })?;
         let streams = self.rows(STREAMS, |stream, revision, entry: StreamEntry| {
             each(&line(&Line::Stream(StreamLine {
                 stream,
@@ -104,7 +112,7 @@ impl Snapshot {
                 entry,
             }))?)
         })?;
-        Ok((basins, streams))
+        Ok([basins, projects, streams])
     }
 
     fn rows<T: DeserializeOwned>(

@@ -145,6 +145,7 @@ impl File {
             bytes: size,
             basins: self.rows_in(BASINS).unwrap_or_default(),
             streams: self.rows_in(STREAMS).unwrap_or_default(),
+            projects: self.rows_in(PROJECTS).unwrap_or_default(),
         }
     }
 

@@ -9,7 +9,7 @@ use redb::{ReadableDatabase as _, ReadableTableMetadata as _};
 use serde::de::DeserializeOwned;
 
 use super::{
-    file::{BASINS, File, STREAMS, Table, place},
+    file::{BASINS, File, PROJECTS, STREAMS, Table, place},
     format::FORMAT,
 };
 use crate::{
@@ -62,6 +62,7 @@ impl File {
             size: metadata.len(),
             basins: count(BASINS)?,
             streams: count(STREAMS)?,
+            projects: count(PROJECTS)?,
             generation: self.ledger()?.generation,
             format: FORMAT,
             is_keyed,

@@ -109,11 +109,21 @@ impl File {
         let unfinished = with_suffix(path, ".new");
         discard(&unfinished, None).map_err(|e| storage(path, e))?;
         let key_of_rows = Arc::new(store_key(key));
-        let mut file = Self::draft(&unfinished, path, key_of_rows, store_id)?;
-        file.write_new(key.is_some())?;
-        fill(&mut file)?;
-        file.verify()?;
-        let heard = file.consult_witness(trust, earlier_key)?;
+        let filled = Self::draft(&unfinished, path, key_of_rows, store_id).and_then(|mut file| {
+            file.write_new(key.is_some())?;
+            fill(&mut file)?;
+            file.verify()?;
+            let heard = file.consult_witness(trust, earlier_key)?;
+            Ok((file, heard))
+        });
+        let (file, heard) = match filled {
+            Ok(filled) => filled,
+            Err(error) => {
+                // An export may have brought keys that were shredded since. A new attempt clears it, too.
+                let _the_first_error_tells_more = discard(&unfinished, None);
+                return Err(error);
+            }
+        };
         fs::rename(&unfinished, path).map_err(|e| storage(path, e))?;
         sync_parent(path);
         if heard == Heard::Behind {
@@ -139,6 +149,16 @@ impl File {
     fn open_file(path: &Path, key: Option<&Key>, trust: Trust) -> Result<Self, Error> {
         let found = fs::OpenOptions::new().read(true).write(true).open(path);
         let found = found.map_err(|e| storage(path, e))?;
+        Self::found(found, path, key, trust)
+    }
+
+    /// The store in a file that was found at the path a moment ago.
+    pub(super) fn found(
+        found: fs::File,
+        path: &Path,
+        key: Option<&Key>,
+        trust: Trust,
+    ) -> Result<Self, Error> {
         let told = found.metadata().map_err(|e| storage(path, e))?;
         if told.len() == 0 {
             // The database would take it for a new one.

@@ -1,11 +1,14 @@
 //! Import, and the lines that an export is made of: the whole store as JSON, for backups and for moving. No secret is in it.
 //!
 //! ```text
-//! {"export":1,"store_id":[…],"generation":17}
+//! {"export":2,"store_id":[…],"generation":17}
 //! {"basin":"my-basin","revision":2,"entry":{…}}
+//! {"project":"payments","revision":1,"entry":{…}}
 //! {"stream":"my-basin/my/stream","revision":3,"entry":{…}}
-//! {"end":{"basins":1,"streams":1,"tag":"…"}}
+//! {"end":{"basins":1,"projects":1,"streams":1,"tag":"…"}}
 //! ```
+//! Version 1 knew no projects.
+//!
 //! The tag is over every byte before the last line, with `store.key_file` where there is one.
 
 use std::io::{self, BufRead};
@@ -14,27 +17,30 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Embedded,
-    file::{BASINS, File, STREAMS},
+    file::{BASINS, File, PROJECTS, STREAMS},
     ledger::{Ledger, STORE_ID_BYTES},
     open::Trust,
 };
 use crate::{
     crypto::{Digest, Key, Purpose, StoreKey},
-    store::{BasinEntry, Config, Error, Revision, StreamEntry},
+    project::ProjectName,
+    store::{BasinEntry, Config, Error, ProjectEntry, Revision, StreamEntry},
     stream::{BasinName, StreamPath},
 };
 
-/// The version of the lines.
-pub(super) const EXPORT: u32 = 1;
+/// The version of the lines. Any up to this one is read.
+pub(super) const EXPORT: u32 = 2;
 
-/// Longest line that is read: names are at most 561 bytes, and an entry is short.
-const MAX_LINE_BYTES: u64 = 64 * 1024;
+/// Longest line that is read: a stream with a hundred thousand key epochs has about so much.
+const MAX_LINE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What came in with an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Imported {
     /// How many basins.
     pub basins: u64,
+    /// How many projects.
+    pub projects: u64,
     /// How many streams.
     pub streams: u64,
 }
@@ -103,6 +109,7 @@ pub(super) struct Head {
 #[serde(untagged)]
 pub(super) enum Line {
     Basin(BasinLine),
+    Project(ProjectLine),
     Stream(StreamLine),
     End { end: End },
 }
@@ -117,6 +124,14 @@ pub(super) struct BasinLine {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct ProjectLine {
+    pub(super) project: String,
+    pub(super) revision: Revision,
+    pub(super) entry: ProjectEntry,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct StreamLine {
     pub(super) stream: String,
     pub(super) revision: Revision,
@@ -127,6 +142,8 @@ pub(super) struct StreamLine {
 #[serde(deny_unknown_fields)]
 pub(super) struct End {
     pub(super) basins: u64,
+    #[serde(default)]
+    pub(super) projects: u64,
     pub(super) streams: u64,
     pub(super) tag: Digest,
 }
@@ -135,6 +152,7 @@ pub(super) struct End {
 struct Export {
     head: Head,
     basins: Vec<BasinLine>,
+    projects: Vec<ProjectLine>,
     streams: Vec<StreamLine>,
     is_authenticated: bool,
 }
@@ -158,24 +176,20 @@ impl Embedded {
         }
         let imported = Imported {
             basins: export.basins.len() as u64,
+            projects: export.projects.len() as u64,
             streams: export.streams.len() as u64,
         };
         let trust = match options.allow_older {
             true => Trust::Older,
             false => Trust::Newest,
         };
-        let Head {
-            store_id,
-            generation,
-            ..
-        } = export.head;
         File::make(
             &config.path,
             key.as_ref(),
-            store_id,
+            export.head.store_id,
             trust,
             Some(&tag_key),
-            |file| file.fill(&export.basins, &export.streams, generation),
+            |file| file.fill(&export),
         )?;
         Ok(imported)
     }
@@ -183,23 +197,22 @@ impl Embedded {
 
 impl File {
     /// Writes the rows of an export into a file that has none.
-    fn fill(
-        &mut self,
-        basins: &[BasinLine],
-        streams: &[StreamLine],
-        generation: u64,
-    ) -> Result<(), Error> {
+    fn fill(&mut self, export: &Export) -> Result<(), Error> {
         let txn = self.db.begin_write().map_err(|e| self.storage(e))?;
         let mut ledger = Ledger::EMPTY;
-        for line in basins {
+        for line in &export.basins {
             let row = (BASINS, &*line.basin);
             self.insert(&txn, &mut ledger, row, line.revision, &line.entry)?;
         }
-        for line in streams {
+        for line in &export.projects {
+            let row = (PROJECTS, &*line.project);
+            self.insert(&txn, &mut ledger, row, line.revision, &line.entry)?;
+        }
+        for line in &export.streams {
             let row = (STREAMS, &*line.stream);
             self.insert(&txn, &mut ledger, row, line.revision, &line.entry)?;
         }
-        ledger.generation = generation;
+        ledger.generation = export.head.generation;
         self.write_ledger(&txn, &ledger)?;
         txn.commit().map_err(|e| self.storage(e))
     }
@@ -210,12 +223,13 @@ impl Export {
         let mut seen = Vec::new();
         let head = next_line(&mut input, &mut seen)?;
         let head: Head = serde_json::from_slice(&head).map_err(|_| ImportError::Line(1))?;
-        if head.export != EXPORT {
+        if !(1..=EXPORT).contains(&head.export) {
             return Err(ImportError::Line(1));
         }
         let mut export = Self {
             head,
             basins: Vec::new(),
+            projects: Vec::new(),
             streams: Vec::new(),
             is_authenticated: false,
         };
@@ -226,10 +240,15 @@ impl Export {
                 Line::Basin(line) if line.basin.parse::<BasinName>().is_ok() => {
                     export.basins.push(line);
                 }
+                Line::Project(line) if line.project.parse::<ProjectName>().is_ok() => {
+                    export.projects.push(line);
+                }
                 Line::Stream(line) if line.stream.parse::<StreamPath>().is_ok() => {
                     export.streams.push(line);
                 }
-                Line::Basin(_) | Line::Stream(_) => return Err(ImportError::Line(number)),
+                Line::Basin(_) | Line::Project(_) | Line::Stream(_) => {
+                    return Err(ImportError::Line(number));
+                }
                 Line::End { end } => {
                     seen.truncate(before);
                     export.check(&end, &seen, key)?;
@@ -244,10 +263,11 @@ impl Export {
     }
 
     fn check(&mut self, end: &End, lines: &[u8], key: &StoreKey) -> Result<(), ImportError> {
-        let counts = (self.basins.len() as u64, self.streams.len() as u64);
+        let count = [self.basins.len(), self.projects.len(), self.streams.len()];
+        let told = [end.basins, end.projects, end.streams];
         self.is_authenticated = end.tag == key.digest(Purpose::Export, &[lines]);
         let is_whole = || end.tag == StoreKey::public().digest(Purpose::Export, &[lines]);
-        if counts == (end.basins, end.streams) && (self.is_authenticated || is_whole()) {
+        if count.map(|count| count as u64) == told && (self.is_authenticated || is_whole()) {
             Ok(())
         } else {
             Err(ImportError::Altered)

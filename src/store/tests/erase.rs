@@ -85,11 +85,16 @@ async fn what_is_erased_is_in_no_file() {
         let before = others(&store).await;
         // It is there, and old versions of it are, too.
         assert!(count(dir.path(), &first) > 1);
+        let mut old = fs::File::open(&config.path).unwrap();
         let shredded = managed(&[None, Some(second)]);
         let change = put_entry("shred", Some(shredded.clone()), found.revision);
         store.erase(vec![change]).await.unwrap();
         assert_eq!(count(dir.path(), &first), 0);
         assert_eq!(count(dir.path(), &second), 1);
+        // Nor in the old file, which has no name any more.
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut old, &mut bytes).unwrap();
+        assert!(!bytes.is_empty() && bytes.iter().all(|byte| *byte == 0));
         assert!(beside(dir.path()).is_empty(), "{:?}", beside(dir.path()));
         assert_eq!(others(&store).await, before);
         // The store goes on, in the new file.

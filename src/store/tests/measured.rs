@@ -24,6 +24,10 @@ async fn calls_are_counted_by_how_they_ended() {
     assert!(matches!(again, Err(Error::Conflict(_))));
     assert!(store.basin(&name).await.unwrap().entry.is_some());
     assert!(store.streams_of(&name).await.unwrap().is_empty());
+    let made = || put_project("payments", Some(project()), Revision::NONE);
+    store.erase(vec![made()]).await.unwrap();
+    let again = store.erase(vec![made()]).await;
+    assert!(matches!(again, Err(Error::Conflict(_))));
     let text = metrics.render();
     let call = |operation: &str, outcome: &str, count: u64| {
         format!(
@@ -39,6 +43,9 @@ async fn calls_are_counted_by_how_they_ended() {
         "streamseal_store_operation_duration_seconds_count{operation=\"commit\"} 2".to_owned(),
         "streamseal_store_entries{kind=\"basin\"} 1".to_owned(),
         "streamseal_store_entries{kind=\"stream\"} 0".to_owned(),
+        "streamseal_store_entries{kind=\"project\"} 1".to_owned(),
+        call("erase", "ok", 1),
+        call("erase", "conflict", 1),
         format!(
             "streamseal_store_size_bytes {}",
             std::fs::metadata(&config.path).unwrap().len()

@@ -60,7 +60,8 @@ async fn an_export_that_is_not_whole_makes_no_store() {
         joined(&[0, 1, 2, 3, 4, 4]),
         joined(&[1, 2, 3, 4]),
         lines.replace("\"aegis-256\"", "null"),
-        lines.replace("\"export\":1", "\"export\":2"),
+        lines.replace("\"export\":2", "\"export\":3"),
+        lines.replace("\"export\":2", "\"export\":0"),
         lines.replace("test-basin/a", "test-basin/../a"),
         lines.replace("test-basin/a", "a"),
         lines.replace("\"origin\"", "\"orogin\""),
@@ -159,4 +160,101 @@ async fn an_older_export_comes_in_only_when_asked() {
     let store = Embedded::open(&config).unwrap();
     assert!(store.stream(&path("a")).await.unwrap().entry.is_some());
     assert!(store.stream(&path("b")).await.unwrap().entry.is_none());
+}
+
+/// What a store with projects and managed keys holds.
+type Content = (Vec<RecordedBasin>, Vec<RecordedProject>, Vec<Recorded>);
+
+async fn content(config: &Config) -> Content {
+    let store = Embedded::open(config).unwrap();
+    (
+        store.basins().await.unwrap(),
+        store.projects().await.unwrap(),
+        store.streams().await.unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn projects_and_managed_keys_come_in_again() {
+    let dir = tempfile::tempdir().unwrap();
+    for config in [config(&dir), moved(&keyed(&dir, 1), "keyed.redb")] {
+        filled(&config, &["a"]).await;
+        let many: Vec<_> = (0..500).map(|_| Some(wrapped())).collect();
+        let store = Embedded::open(&config).unwrap();
+        let changes = vec![
+            put_project("payments", Some(project()), Revision::NONE),
+            put_project("other", Some(project()), Revision::NONE),
+            put_entry("shredded", Some(managed(&[None])), Revision::NONE),
+            // A line longer than most.
+            put_entry("many", Some(managed(&many)), Revision::NONE),
+        ];
+        store.commit(changes).await.unwrap();
+        drop(store);
+        let lines = export(&config);
+        let copy = moved(&config, &format!("copy-{}.redb", config.key_file.is_set()));
+        let imported = Embedded::import(&copy, &*lines, &ImportOptions::default()).unwrap();
+        let counts = (imported.basins, imported.projects, imported.streams);
+        assert_eq!(counts, (1, 2, 3));
+        assert_eq!(content(&copy).await, content(&config).await);
+        assert_eq!(export(&copy), lines);
+        let text = String::from_utf8(lines).unwrap();
+        let all: Vec<&str> = text.split_inclusive('\n').collect();
+        assert!(all[2].starts_with("{\"project\":\"other\""), "{text}");
+        for bad in [
+            [&all[..2], &all[3..]].concat().concat(),
+            text.replace("\"project\":\"other\"", "\"project\":\"..\""),
+            text.replace("\"project\":\"other\"", "\"project\":\"payment\""),
+            text.replace("\"projects\":2", "\"projects\":1"),
+            text.replace(",\"projects\":2", ""),
+        ] {
+            assert_ne!(bad, text);
+            let copy = moved(&config, "bad.redb");
+            let error = Embedded::import(&copy, bad.as_bytes(), &older()).err();
+            assert!(error.is_some() && !copy.path.exists(), "{bad}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_export_of_the_release_before_comes_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&dir);
+    filled(&config, &["a"]).await;
+    let text = String::from_utf8(export(&config)).unwrap();
+    let (lines, _) = text.rsplit_once("{\"end\"").unwrap();
+    let lines = lines.replace("\"export\":2", "\"export\":1");
+    let tag = crate::crypto::StoreKey::public()
+        .digest(crate::crypto::Purpose::Export, &[lines.as_bytes()]);
+    let before = format!("{lines}{{\"end\":{{\"basins\":1,\"streams\":1,\"tag\":\"{tag}\"}}}}\n");
+    let copy = moved(&config, "copy.redb");
+    Embedded::import(&copy, before.as_bytes(), &ImportOptions::default()).unwrap();
+    assert_eq!(content(&copy).await, content(&config).await);
+}
+
+#[tokio::test]
+async fn an_export_of_before_a_shredding_does_not_come_in_unasked() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&dir);
+    let key = wrapped();
+    filled(&config, &[]).await;
+    let store = Embedded::open(&config).unwrap();
+    let change = put_entry("s", Some(managed(&[Some(key)])), Revision::NONE);
+    store.commit(vec![change]).await.unwrap();
+    let mut before = Vec::new();
+    store.export(&mut before).unwrap();
+    let revision = store.stream(&path("s")).await.unwrap().revision;
+    let change = put_entry("s", Some(managed(&[None])), revision);
+    store.erase(vec![change]).await.unwrap();
+    drop(store);
+    // Not into the store that knows of it, nor in its place.
+    for options in [ImportOptions::default(), older()] {
+        let error = Embedded::import(&config, &*before, &options).err().unwrap();
+        let exists = matches!(error, ImportError::Store(Error::Exists(_)));
+        assert!(exists, "{error}");
+    }
+    std::fs::remove_file(&config.path).unwrap();
+    let error = Embedded::import(&config, &*before, &ImportOptions::default());
+    let error = error.err().unwrap();
+    assert!(matches!(error, ImportError::Older), "{error}");
+    assert_eq!(erase::count(dir.path(), &key), 0);
 }

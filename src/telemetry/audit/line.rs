@@ -15,6 +15,8 @@ pub(super) fn of(report: &Report<'_>) -> Result<Vec<u8>, serde_json::Error> {
         upstream_request_id: report.upstream_id.map(|id| id.as_str()),
         who: Who {
             token: report.client.token,
+            project: report.client.project,
+            api_key: report.client.api_key,
             certificate: report.client.certificate,
             address: report.client.address.to_string(),
         },
@@ -60,6 +62,10 @@ struct Line<'a> {
 #[derive(Serialize)]
 struct Who<'a> {
     token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key: Option<&'a str>,
     certificate: Option<&'a str>,
     address: String,
 }

@@ -22,6 +22,8 @@ fn report<R>(stream: &str, with: impl FnOnce(&Report<'_>) -> R) -> R {
             address: "127.0.0.1:1".parse().unwrap(),
             certificate: Some("CN=a \"client\""),
             token: Some("0123456789abcdef"),
+            project: Some("payments"),
+            api_key: Some("key-1"),
         },
         operation: Operation::Append,
         encoding: Encoding::Json,
@@ -77,6 +79,8 @@ async fn a_line_has_every_field_and_is_private_to_its_owner() {
     assert_eq!(line["stream"], "a\nstream");
     assert_eq!(line["who"]["certificate"], "CN=a \"client\"");
     assert_eq!(line["who"]["token"], "0123456789abcdef");
+    assert_eq!(line["who"]["project"], "payments");
+    assert_eq!(line["who"]["api_key"], "key-1");
     assert_eq!(line["key"], "00112233");
     assert_eq!(line["records"], 3);
     assert_eq!(line["duration_ms"], 1.5);

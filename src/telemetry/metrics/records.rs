@@ -3,7 +3,9 @@
 use prometheus::{Histogram, IntCounter};
 
 use super::{Each, register::Register};
-use crate::telemetry::label::{CipherName, KeyFailure, KeyRotation, Label as _, OpenFailure};
+use crate::telemetry::label::{
+    ApiKeyRefusal, CipherName, KeyFailure, KeyRotation, Label as _, OpenFailure,
+};
 
 /// Upper bounds of sealing or opening one batch, in seconds: from one small record to 1 MiB.
 const BATCH_SECONDS: [f64; 12] = [
@@ -31,6 +33,8 @@ pub struct Records {
     pub key_errors: Each<KeyFailure, IntCounter>,
     /// New data keys of streams, by what made them due.
     pub key_rotations: Each<KeyRotation, IntCounter>,
+    /// Requests and sessions whose API key was refused, or did not allow them.
+    pub api_key_refusals: Each<ApiKeyRefusal, IntCounter>,
     /// Batches that went up in parts.
     pub split_batches: IntCounter,
     /// Their parts.
@@ -72,11 +76,17 @@ impl Records {
             "New data keys of streams with managed keys, by reason.",
             &["reason"],
         )?;
+        let refusals = register.counters(
+            "api_key_refusals_total",
+            "Requests and sessions whose API key was refused, or did not allow them, by reason.",
+            &["reason"],
+        )?;
         Ok(Self {
             ciphers: ciphers(register)?,
             key_rotations: Each::of_counters(&key_rotations),
             decryption_failures: Each::of_counters(&failures),
             key_errors: Each::of_counters(&key_errors),
+            api_key_refusals: Each::of_counters(&refusals),
             split_batches: register.counter("split_batches_total", "Batches sent in parts.")?,
             split_parts: register.counter("split_parts_total", "Parts of such batches.")?,
             compressed: register.counter(

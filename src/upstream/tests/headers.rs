@@ -92,7 +92,7 @@ async fn basin_goes_into_the_host_name_where_the_endpoint_says_so() {
     let to = upstream
         .live
         .load()
-        .prepare(Target::Basin(&name), &mut headers)
+        .prepare(Target::Basin(&name), &mut headers, None)
         .unwrap();
     assert_eq!(to.authority, "test-basin.b.example:8443");
     assert!(to.tls);
@@ -119,4 +119,43 @@ async fn response_loses_its_hop_by_hop_headers() {
     assert!(response.headers().contains_key("x-kept"));
     assert!(!response.headers().contains_key("proxy-authenticate"));
     assert_eq!(response.collect().await.unwrap().to_bytes(), "body");
+}
+
+#[tokio::test]
+async fn a_requests_own_credential_wins_over_the_configured_token() {
+    let mut token = tempfile::NamedTempFile::new().unwrap();
+    token.write_all(b"configured\n").unwrap();
+    let mut sent = request("/v1/basins");
+    let theirs = HeaderValue::from_static("Bearer theirs");
+    sent.headers_mut().insert("authorization", theirs);
+    let ours = HeaderValue::from_static("Bearer the-projects");
+    sent.extensions_mut().insert(Credential::new(ours));
+    let head = head_at_store(Target::Account, sent, |config| {
+        config.access_token_file = token.path().into();
+    })
+    .await;
+    let values: Vec<_> = head.headers.get_all("authorization").iter().collect();
+    assert_eq!(values, ["Bearer the-projects"]);
+}
+
+#[tokio::test]
+async fn no_request_with_an_api_key_in_it_leaves() {
+    let store = Store::start(100, |_| async { panic!("it was sent") }).await;
+    let upstream = store.upstream();
+    let key = format!("sk-ss-{}", "Aq3_-".repeat(15));
+    for name in ["authorization", "x-api-key", "s2-encryption-key", "cookie"] {
+        for value in [format!("Bearer {key}"), key.clone(), format!("a={key}; b")] {
+            let mut sent = request("/v1/basins");
+            let value = HeaderValue::from_str(&value).unwrap();
+            sent.headers_mut().insert(name, value);
+            let ours = HeaderValue::from_static("Bearer ours");
+            sent.extensions_mut().insert(Credential::new(ours));
+            let refused = within(upstream.send(Target::Account, sent)).await;
+            assert!(matches!(refused, Err(Error::Request(_))), "{name}");
+        }
+    }
+    for path in [format!("/{key}"), format!("/v1/basins?x={key}")] {
+        let refused = within(upstream.send(Target::Account, request(&path))).await;
+        assert!(matches!(refused, Err(Error::Request(_))), "{path}");
+    }
 }

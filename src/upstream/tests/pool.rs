@@ -97,7 +97,7 @@ async fn http1_over_tls_reuses_its_connection() {
         assert_eq!(body, address.to_string());
         let inner = upstream.live.load();
         let destination = inner
-            .prepare(Target::Account, &mut http::HeaderMap::new())
+            .prepare(Target::Account, &mut http::HeaderMap::new(), None)
             .unwrap();
         let host = inner.pool.host(&destination).unwrap();
         within(async {

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 
 use super::{Command, Envelope, Header, MAX_BATCH_BYTES, Position, Record};
-use crate::crypto::{Cipher, OpenError, Opener, layout_of, looks_sealed};
+use crate::crypto::{Layout, OpenError, Opener, layout_of};
 
 /// A record at its position, in clear.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +46,10 @@ impl StoredRecord {
         matches!(self.headers.as_slice(), [header] if header.name.is_empty())
     }
 
-    /// The cipher it would have been sealed with, if it is a sealed record at all; see
-    /// [`looks_sealed`].
-    pub fn looks_sealed(&self) -> Option<Cipher> {
+    /// The layout that it would have been sealed in, if it is a sealed record at all; see [`layout_of`].
+    pub fn layout(&self) -> Option<Layout> {
         if self.headers.is_empty() {
-            looks_sealed(&self.body)
+            layout_of(&self.body)
         } else {
             None
         }

@@ -6,7 +6,7 @@ use s2_storage::record::{
     EncryptedRecord, RecordDecryptionError, StoredRecord, decode_record, decrypt_stored_record,
 };
 use streamseal::{
-    crypto::{Cipher, Key, OpenError, Opener, StreamCipher, Text},
+    crypto::{Cipher, Key, OpenError, Opener, StreamCipher, Text, layout_of},
     wire::record::{Envelope, MAX_BATCH_BYTES, Record},
 };
 
@@ -22,7 +22,90 @@ pub fn sealed_record(data: &[u8]) {
         stored(cipher, data);
         sealed_by_a_stranger(cipher, data);
         altered(cipher, data);
+        stored_managed(cipher, data);
+        altered_managed(cipher, data);
     }
+}
+
+/// The key epochs whose keys are at hand, all with the same key: only what a record says of itself in clear
+/// tells them apart.
+const EPOCHS: [u32; 3] = [1, 2, u32::MAX];
+
+fn of_epoch(cipher: Cipher, epoch: u32) -> StreamCipher {
+    StreamCipher::of_epoch(cipher, &Key::from_bytes(KEY), stream_id(), epoch)
+}
+
+fn managed(cipher: Cipher) -> Opener {
+    let mut opener = Opener::managed(cipher);
+    for epoch in EPOCHS {
+        opener.learn(of_epoch(cipher, epoch));
+    }
+    opener
+}
+
+fn open_managed(opener: &Opener, stored: &[u8]) -> Result<Envelope, OpenError> {
+    Envelope::open(opener, stored, &mut BytesMut::new())
+}
+
+/// Bytes from the upstream, in a stream with managed keys: what opens says of itself what it is, and no bytes
+/// open under one key for all, too.
+fn stored_managed(cipher: Cipher, data: &[u8]) {
+    let opener = managed(cipher);
+    let layout = layout_of(data);
+    if let Some(epoch) = opener.wants(data) {
+        assert_eq!(layout.and_then(|layout| layout.epoch), Some(epoch));
+        assert!(!EPOCHS.contains(&epoch));
+        assert!(open_managed(&opener, data).is_err());
+    }
+    if open_managed(&opener, data).is_ok() {
+        let layout = layout.expect("what opens has a layout");
+        assert_eq!(layout.cipher, cipher);
+        assert!(layout.epoch.is_some_and(|epoch| EPOCHS.contains(&epoch)));
+        assert!(open(&stream_cipher(cipher), data).is_err());
+    }
+}
+
+/// What is sealed under an epoch opens to itself, says which epoch it is of, and with any change does not open;
+/// neither does it where its key is another kind, or gone.
+fn altered_managed(cipher: Cipher, data: &[u8]) {
+    let mut script = Script(data);
+    let Record::Data(envelope) = script.record() else {
+        panic!("a record with named headers is data");
+    };
+    let epoch = EPOCHS[usize::from(script.byte()) % EPOCHS.len()];
+    let sealer = of_epoch(cipher, epoch);
+    let sealed = envelope.seal(&sealer, &mut BytesMut::new()).expect("short");
+    let sealed = sealed.as_bytes();
+    let layout = layout_of(sealed).expect("it is sealed");
+    assert_eq!((layout.cipher, layout.epoch), (cipher, Some(epoch)));
+    let mut opener = managed(cipher);
+    assert_eq!(open_managed(&opener, sealed), Ok(envelope.clone()));
+    assert_eq!(open(&stream_cipher(cipher), sealed), Err(OpenError::Epoch));
+    let own = stream_cipher(cipher);
+    let native = envelope.seal(&own, &mut BytesMut::new()).expect("short");
+    assert_eq!(
+        open_managed(&opener, native.as_bytes()),
+        Err(OpenError::Epoch)
+    );
+    let mut bad = sealed.to_vec();
+    match script.byte() % 3 {
+        0 => bad.truncate(script.number() as usize % bad.len()),
+        // Mostly where the layout is told.
+        1 => bad[script.number() as usize % 6] ^= script.byte().max(1),
+        _ => {
+            let at = script.number() as usize % bad.len();
+            bad[at] ^= script.byte().max(1);
+        }
+    }
+    assert!(
+        open_managed(&opener, &bad).is_err(),
+        "an altered record opened"
+    );
+    opener.learn_shredded(epoch);
+    assert_eq!(open_managed(&opener, sealed), Err(OpenError::Shredded));
+    opener.keep_only(&[]);
+    assert_eq!(opener.wants(sealed), Some(epoch));
+    assert_eq!(open_managed(&opener, sealed), Err(OpenError::Epoch));
 }
 
 fn open(cipher: &StreamCipher, stored: &[u8]) -> Result<Envelope, OpenError> {

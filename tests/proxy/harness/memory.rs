@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::FileExt as _,
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use memchr::memmem::Finder;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -43,6 +44,25 @@ impl Secret {
     /// A text.
     pub fn text(what: &str, text: &str) -> Self {
         Self::new(what, &[("text", text.as_bytes())])
+    }
+
+    /// An API key: pieces of its text, also as HTTP/2 packs it, and the auth secret in it.
+    pub fn api_key(what: &str, text: &str) -> Self {
+        let body = &text.as_bytes()[6..];
+        let token = URL_SAFE_NO_PAD.decode(body).unwrap();
+        let packed = huffman(format!("Bearer {text}").as_bytes());
+        let forms = [
+            ("start of the text", &body[2..22]),
+            ("middle of the text", &body[28..48]),
+            ("end of the text", &body[56..]),
+            ("auth secret", &token[1..17]),
+            ("middle of the text as HTTP/2 packs it", &packed[16..32]),
+            (
+                "end of the text as HTTP/2 packs it",
+                &packed[packed.len() - 16..],
+            ),
+        ];
+        Self::new(what, &forms)
     }
 
     fn new(what: &str, forms: &[(&'static str, &[u8])]) -> Self {

@@ -20,6 +20,7 @@ pub struct Program {
     environment: Vec<(String, String)>,
     certificate: String,
     running: Option<(Child, SocketAddr)>,
+    admin: Option<SocketAddr>,
 }
 
 impl Program {
@@ -65,6 +66,7 @@ impl Program {
                 .collect(),
             certificate,
             running: None,
+            admin: None,
         };
         program.start_again();
         program
@@ -74,14 +76,28 @@ impl Program {
     pub fn start_again(&mut self) {
         self.kill();
         let mut child = self.command("serve");
-        let mut line = String::new();
-        let stdout = child.stdout.take().unwrap();
-        io::BufReader::new(stdout).read_line(&mut line).unwrap();
-        let address = line.trim().rsplit('/').next().unwrap().parse();
-        let Ok(address) = address else {
-            panic!("does not start: {line:?} {}", self.log());
+        let mut lines = io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut next = || {
+            let line = lines.next().and_then(Result::ok).unwrap_or_default();
+            match line.trim().rsplit('/').next().unwrap().parse() {
+                Ok(address) => address,
+                Err(_) => panic!("does not start: {line:?} {}", self.log()),
+            }
         };
+        let address = next();
+        self.admin = self.has_admin().then(next);
         self.running = Some((child, address));
+    }
+
+    fn has_admin(&self) -> bool {
+        let file = fs::read_to_string(self.dir.join("streamseal.toml")).unwrap();
+        let config: Value = toml::from_str(&file).unwrap();
+        config["admin"]["address"] != ""
+    }
+
+    /// Where its admin listener is, if the test turned it on.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.expect("the test turned it on")
     }
 
     /// Runs one of its commands with the same configuration.

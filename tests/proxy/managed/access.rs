@@ -1,10 +1,13 @@
 //! An API key of the stream's project is all it takes, in every encoding; nothing less will do.
 
+use std::sync::Arc;
+
 use serde_json::json;
-use streamseal::store::Holder;
+use streamseal::store::{Holder, StreamState};
+use tokio::sync::Notify;
 
 use super::setup::{CIPHERS, Managed, SECRET, appends, path, reads};
-use crate::harness::{Ask, Encoding, KEY, delivered, input, record};
+use crate::harness::{Act, Ask, Encoding, Fake, KEY, Lite, delivered, input, record, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn append_and_read_need_only_the_api_key() {
@@ -145,4 +148,72 @@ async fn requests_at_once_agree_on_the_first_key() {
         let all: Vec<String> = (0..8).map(|at| format!("record {at}")).collect();
         assert_eq!(bodies, all);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_made_before_its_stream_stays_with_it() {
+    let managed = Managed::start().await;
+    let config = json!({ "create_stream_on_append": false, "create_stream_on_read": false });
+    let basin = json!({ "basin": "no-auto-create", "config": config });
+    let made = managed.ask(Ask::post("/v1/basins").json(&basin)).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let entry = async || {
+        let path = "no-auto-create/s".parse().unwrap();
+        let found = managed.stack.config_store().stream(&path).await.unwrap();
+        found.entry.unwrap().data_keys.clone().unwrap()
+    };
+    let put = || appends("s", Encoding::Proto, &input([record(&[], SECRET)]));
+    let refused = managed.ask(put().basin("no-auto-create")).await;
+    assert_eq!(refused.status, 404, "{}", refused.text());
+    // An append under it could be on its way still.
+    let before = entry().await;
+    let body = json!({ "stream": "s" });
+    let create = Ask::post("/v1/streams").json(&body).basin("no-auto-create");
+    assert_eq!(managed.ask(create).await.status, 201);
+    assert_eq!(entry().await, before);
+    let answer = managed.ask(put().basin("no-auto-create")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_lets_appends_on_their_way_go_first() {
+    let lite = Arc::new(Lite::start().await);
+    let fake = Fake::start(lite.address).await;
+    let managed = Managed::over(lite, CIPHERS[0].0, |config| fake.aim(config)).await;
+    managed.put("s", "first").await;
+    let held = Arc::new(Notify::new());
+    let hold = Arc::clone(&held);
+    fake.script(move |call| match call.is("POST", "/v1/streams/s/records") {
+        true => Act::Hold(Arc::clone(&hold)),
+        false => Act::Pass,
+    });
+    let asked = |method: &str| {
+        fake.calls()
+            .iter()
+            .filter(|call| call.method == method)
+            .count()
+    };
+    let before = asked("POST");
+    let append = managed.put("s", "second");
+    let delete = async {
+        until("the append is on its way", async || asked("POST") > before).await;
+        let delete = managed.ask(Ask::new("DELETE", "/v1/streams/s"));
+        let release = async {
+            until("the deletion begins", async || {
+                let entry = managed.entry("s").await.unwrap();
+                matches!(entry.state, StreamState::Deleting(_))
+            })
+            .await;
+            // Long enough for it to get there, if nothing kept it.
+            for _ in 0..20 {
+                managed.ask(Ask::get("/v1/streams")).await;
+            }
+            assert_eq!(asked("DELETE"), 0, "it did not wait");
+            held.notify_one();
+        };
+        let (answer, ()) = tokio::join!(delete, release);
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    };
+    tokio::join!(append, delete);
+    assert_eq!(asked("DELETE"), 1);
 }

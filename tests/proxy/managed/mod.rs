@@ -1,4 +1,15 @@
-//! Clients of streams with managed keys send an API key and nothing else, and everything else is refused.
+//! Clients of streams with managed keys send an API key and nothing else; keys rotate under them without a
+//! record being rewritten, and everything that is not as the proxy made it is refused.
 
 mod access;
+mod crash;
+mod epochs;
+mod master;
+mod oracle;
+mod policy;
+mod sessions;
 mod setup;
+mod shred;
+mod switches;
+mod tampered;
+mod view;

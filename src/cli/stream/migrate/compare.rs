@@ -1,6 +1,6 @@
 //! `--verify`: both streams read again, and every record compared.
 
-use s2_sdk::types::SequencedRecord;
+use s2_sdk::types::{MeteredBytes as _, SequencedRecord};
 
 use super::{
     super::{
@@ -39,22 +39,17 @@ pub(super) async fn run(
     let start = copy_first
         .seq_num
         .max(source_first.seq_num.saturating_sub(offset));
-    let mut source = Reader::new(from, start + offset, end + offset);
-    let mut copy = Reader::new(to, start, end);
+    let source = Reader::new(from, start + offset, end + offset);
+    let copy = Reader::new(to, start, end);
     let mut progress = Progress::new("verifying", 0, end.saturating_sub(start));
     let mut hashes = [start + offset, start].map(RunningHash::new);
-    loop {
-        let (original, copied) = tokio::join!(source.next(), copy.next());
-        let original = original.map_err(|fault| unreadable(from, fault))?;
-        let copied = copied.map_err(|fault| unreadable_copy(to, fault))?;
-        let (Some(original), Some(copied)) = (original, copied) else {
-            break;
-        };
+    let mut pairs = Pairs { source, copy };
+    while let Some([original, copied]) = pairs.next(from, to).await? {
         for (hash, record) in hashes.iter_mut().zip([&original, &copied]) {
             add(hash, record);
         }
         let seq_num = copied.seq_num;
-        progress.add(1, u64::try_from(copied.body.len()).unwrap_or(u64::MAX));
+        progress.add(1, u64::try_from(copied.metered_bytes()).unwrap_or(u64::MAX));
         if !same(&moved(original, offset), &copied) {
             return Err(to.fault(format!(
                 "seq_num {seq_num} is not what {from} has: this is no copy"
@@ -63,6 +58,25 @@ pub(super) async fn run(
     }
     progress.finish();
     report(&hashes, from, to)
+}
+
+/// Both streams, side by side.
+struct Pairs<'a> {
+    source: Reader<'a>,
+    copy: Reader<'a>,
+}
+
+impl Pairs<'_> {
+    async fn next(
+        &mut self,
+        from: &Remote,
+        to: &Remote,
+    ) -> Result<Option<[SequencedRecord; 2]>, Failure> {
+        let (original, copied) = tokio::join!(self.source.next(), self.copy.next());
+        let original = original.map_err(|fault| unreadable(from, fault))?;
+        let copied = copied.map_err(|fault| unreadable_copy(to, fault))?;
+        Ok(original.zip(copied).map(<[SequencedRecord; 2]>::from))
+    }
 }
 
 fn add(hash: &mut RunningHash, record: &SequencedRecord) {

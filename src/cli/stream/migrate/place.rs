@@ -1,5 +1,7 @@
 //! Where a copy stands: found from what the copy and its source hold, and from nothing else.
 
+use std::ops::Range;
+
 use futures_util::StreamExt as _;
 use s2_sdk::types::{ReadFrom, ReadInput, ReadSessionConfig, ReadStart, ReadStop, SequencedRecord};
 
@@ -125,23 +127,34 @@ async fn compare(
     let head = oldest..next.min(oldest + COMPARED);
     let newest = next.saturating_sub(COMPARED).max(head.end)..next;
     for range in [head, newest] {
-        let mut source = Reader::new(from, range.start + offset, range.end + offset);
-        let mut copy = Reader::new(to, range.start, range.end);
-        while let Some(record) = copy
-            .next()
-            .await
-            .map_err(|fault| unreadable_copy(to, fault))?
-        {
-            let original = source
-                .next()
-                .await
-                .map_err(|fault| unreadable(from, fault))?;
-            if !original.is_some_and(|original| same(&moved(original, offset), &record)) {
-                return Ok(Compared::Other);
-            }
+        if !is_copied(from, to, range, offset).await? {
+            return Ok(Compared::Other);
         }
     }
     Ok(Compared::Same)
+}
+
+/// Whether this range of the copy is what the source has in the same place.
+async fn is_copied(
+    from: &Remote,
+    to: &Remote,
+    range: Range<u64>,
+    offset: u64,
+) -> Result<bool, Failure> {
+    let mut source = Reader::new(from, range.start + offset, range.end + offset);
+    let mut copy = Reader::new(to, range.start, range.end);
+    while let Some(record) = copy
+        .next()
+        .await
+        .map_err(|fault| unreadable_copy(to, fault))?
+    {
+        let original = source.next().await;
+        let original = original.map_err(|fault| unreadable(from, fault))?;
+        if !original.is_some_and(|original| same(&moved(original, offset), &record)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Every offset at which `newest` would be the copy of a record of the source.

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
-use super::{super::Embedded, super::file::Then, *};
+use super::{super::Embedded, super::file::Then, super::open::Trust, *};
 use crate::{
     crypto::Wrapped,
     store::{
@@ -370,4 +370,38 @@ async fn kills_at_any_moment_are_finished_at_the_next_open() {
     }
     println!("{untouched} before the change, {halves} in the middle, in {whole:?}");
     assert!(untouched < KILLS && halves > 0);
+}
+
+/// Who finds the file just before it gives its name to the new one finds it free a moment later, and whole.
+#[tokio::test]
+async fn the_old_file_is_no_store_any_more() {
+    let case = Case::new(false).await;
+    let store = case.open();
+    let mut options = fs::OpenOptions::new();
+    let options = options.read(true).write(true);
+    let old = options.open(&case.config.path).unwrap();
+    let change = case.change.clone();
+    let went = store.0.with_file(|file| {
+        go(file, change, "old file closed");
+        Ok(())
+    });
+    went.unwrap();
+    let error = File::found(old, &case.config.path, None, Trust::Newest).err();
+    assert!(matches!(error, Some(Error::Locked(_))), "{error:?}");
+    store.erase(Vec::new()).await.unwrap();
+    drop(store);
+    case.is_erased("after somebody else came").await;
+}
+
+#[test]
+fn a_file_that_somebody_has_open_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb.new");
+    let db = redb::Database::create(&path).unwrap();
+    let before = fs::read(&path).unwrap();
+    discard(&path, None).unwrap_err();
+    assert_eq!(fs::read(&path).unwrap(), before);
+    drop(db);
+    discard(&path, None).unwrap();
+    assert!(!path.exists());
 }

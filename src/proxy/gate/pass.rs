@@ -1,0 +1,101 @@
+//! What a good API key gives to the request or session that brought it, and to nothing else.
+
+use std::{fmt, sync::Arc};
+
+use super::{Denied, Found};
+use crate::{
+    crypto::{ApiKey, Digest, MasterKey},
+    keys::{Project, Projects},
+    project::{Scope, Scopes},
+    proxy::Error,
+    store::ProjectEntry,
+    upstream::Credential,
+};
+
+/// A good API key, for as long as the request or session that brought it runs.
+pub struct Pass {
+    /// Whose it is.
+    pub project: Arc<Project>,
+    /// What the API key is called. No secret.
+    pub key_id: String,
+    /// What it may be used for.
+    pub scopes: Scopes,
+    /// What finds its row.
+    pub(super) lookup: Digest,
+    /// What was recorded of the project then.
+    pub(super) entry: Arc<ProjectEntry>,
+    /// All projects, at the time that it came in: they say who owns what.
+    pub(super) projects: Projects,
+    master: Option<Master>,
+}
+
+/// A master key that was checked against its project's commitment.
+#[derive(Debug, Clone)]
+pub struct Master {
+    /// The key.
+    pub key: MasterKey,
+    /// Its number.
+    pub epoch: u32,
+}
+
+impl Pass {
+    /// What a row that was found and judged good gives; nothing when the wrapped half of the API key is not as
+    /// it was made.
+    pub(super) fn new(key: &ApiKey, found: Found, projects: Projects) -> Option<Self> {
+        let (name, epoch) = (found.project.name.as_str(), found.row.mk_epoch);
+        let master = key.master_key(found.project.pepper(), name, epoch)?;
+        Some(Self {
+            master: is_current(&master, name, epoch, &found.entry)
+                .then_some(Master { key: master, epoch }),
+            project: found.project,
+            entry: found.entry,
+            lookup: found.row.lookup,
+            key_id: found.row.id,
+            scopes: found.row.scopes,
+            projects,
+        })
+    }
+
+    /// The project's master key.
+    ///
+    /// # Errors
+    /// [`Error::NoMasterKey`]: the API key is good, but the master key in it is not the project's. That is not
+    /// "no encryption".
+    pub fn master(&self) -> Result<&Master, Error> {
+        self.master.as_ref().ok_or(Error::NoMasterKey)
+    }
+
+    /// What goes upstream in its place, where the project has a token of its own.
+    pub fn credential(&self) -> Option<Credential> {
+        self.project.authorization().cloned().map(Credential::new)
+    }
+
+    /// Makes sure that it may be used for this.
+    ///
+    /// # Errors
+    /// [`Denied::Scope`]
+    pub fn allow(&self, scope: Scope) -> Result<(), Denied> {
+        match self.scopes.allow(scope) {
+            true => Ok(()),
+            false => Err(Denied::Scope(scope)),
+        }
+    }
+}
+
+/// Whether a master key is one that the project has, by its commitments: its own, or the next one while it
+/// goes there.
+fn is_current(master: &MasterKey, project: &str, epoch: u32, entry: &ProjectEntry) -> bool {
+    let next = entry.rotation.as_ref();
+    let commit = match next.filter(|next| next.mk_epoch == epoch) {
+        Some(next) => next.mk_commit,
+        None if entry.mk_epoch == epoch => entry.mk_commit,
+        None => return false,
+    };
+    master.commit(project, epoch) == commit
+}
+
+impl fmt::Debug for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pass({}, {})", self.project.name, self.key_id)
+    }
+}

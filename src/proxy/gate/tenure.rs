@@ -1,0 +1,228 @@
+//! How long a session may stay: as long as its API key is good for it, and its stream is not shredded.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use super::{Denied, Gate, Pass, Refusal};
+use crate::{
+    crypto::{Digest, Pepper},
+    keys::Projects,
+    project::{ProjectName, Scope},
+    proxy::{Error, registry::Registry},
+    store::ProjectEntry,
+    stream::StreamPath,
+};
+
+/// How often a session looks whether its API key is still good. Looking costs no I/O.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a session whose API key is not good any more may go on with what it had begun: for the acks of
+/// what was sent.
+const LAST_ACKS: Duration = Duration::from_secs(2);
+
+/// Tells a session when it is over because its API key is. Clones are one and the same.
+#[derive(Clone)]
+pub struct Tenure(Option<Arc<Watched>>);
+
+struct Watched {
+    phase: watch::Receiver<Phase>,
+    looking: JoinHandle<()>,
+}
+
+#[derive(Clone)]
+enum Phase {
+    Good,
+    /// It is not good any more: nothing new.
+    Over(Verdict),
+    /// Nothing at all.
+    Cut(Verdict),
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone)]
+enum Verdict {
+    Refused(Refusal),
+    Denied(Denied),
+    /// Every data key of the session's stream is gone.
+    Shredded(Scope, StreamPath),
+}
+
+/// What an API key was good for when the session began.
+struct Claim {
+    project: ProjectName,
+    pepper: Pepper,
+    key_id: String,
+    lookup: Digest,
+    scope: Scope,
+    path: StreamPath,
+    /// What was recorded of the project at the last look.
+    entry: Option<Arc<ProjectEntry>>,
+}
+
+impl Tenure {
+    /// Without an API key there is no end.
+    pub fn endless() -> Self {
+        Self(None)
+    }
+
+    /// Watches over `pass` for a session that needs this scope on this stream. Ends with its last clone.
+    pub fn watched(
+        gate: &Arc<Gate>,
+        registry: &Arc<Registry>,
+        pass: &Pass,
+        scope: Scope,
+        path: &StreamPath,
+    ) -> Self {
+        let claim = Claim {
+            project: pass.project.name.clone(),
+            pepper: pass.project.pepper().clone(),
+            key_id: pass.key_id.clone(),
+            lookup: pass.lookup,
+            scope,
+            path: path.clone(),
+            entry: Some(Arc::clone(&pass.entry)),
+        };
+        let (told, phase) = watch::channel(Phase::Good);
+        // Neither is kept: a session that is on its way out must not hold the config store open.
+        let (gate, registry) = (Arc::downgrade(gate), Arc::downgrade(registry));
+        let looking = tokio::spawn(claim.look(gate, registry, told));
+        Self(Some(Arc::new(Watched { phase, looking })))
+    }
+
+    /// Why it is over, if it is.
+    pub fn ended(&self) -> Option<Error> {
+        let watched = self.0.as_ref()?;
+        let phase = watched.phase.borrow();
+        phase.verdict().map(Error::from)
+    }
+
+    /// Waits until it is over: nothing new may begin.
+    pub async fn over(&self) -> Error {
+        self.reached(|_| true).await
+    }
+
+    /// Waits until what was begun may not go on either.
+    pub async fn cut(&self) -> Error {
+        self.reached(|phase| matches!(phase, Phase::Cut(_))).await
+    }
+
+    /// Whether there is no end.
+    pub fn is_endless(&self) -> bool {
+        self.0.is_none()
+    }
+
+    async fn reached(&self, wanted: impl Fn(&Phase) -> bool) -> Error {
+        if let Some(watched) = &self.0 {
+            let mut phase = watched.phase.clone();
+            let is_wanted = |phase: &Phase| phase.verdict().is_some() && wanted(phase);
+            let verdict = match phase.wait_for(is_wanted).await {
+                Ok(phase) => phase.verdict(),
+                // Nobody looks any more: the proxy is gone, or this one was over before.
+                Err(_) => None,
+            };
+            if let Some(verdict) = verdict {
+                return verdict.into();
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+impl Phase {
+    fn verdict(&self) -> Option<Verdict> {
+        match self {
+            Self::Good => None,
+            Self::Over(verdict) | Self::Cut(verdict) => Some(verdict.clone()),
+        }
+    }
+}
+
+impl From<Verdict> for Error {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Refused(refusal) => refusal.into(),
+            Verdict::Denied(denied) => denied.into(),
+            Verdict::Shredded(Scope::Append, path) => Self::shredded_stream(&path),
+            Verdict::Shredded(Scope::Read | Scope::Manage, _) => Self::KeyShredded,
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.looking.abort();
+    }
+}
+
+impl Claim {
+    /// Looks again and again, until it does not hold any more.
+    async fn look(
+        mut self,
+        gate: Weak<Gate>,
+        registry: Weak<Registry>,
+        told: watch::Sender<Phase>,
+    ) {
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let verdict = loop {
+            look.tick().await;
+            let (Some(gate), Some(registry)) = (gate.upgrade(), registry.upgrade()) else {
+                return;
+            };
+            // A config store that cannot be read could not be changed either: what was read last holds.
+            if let Ok(found) = gate.store.project(&self.project).await {
+                self.entry = found.entry;
+            }
+            if let Err(verdict) = self.judge(&gate, registry.rules().projects()) {
+                break verdict;
+            }
+            if let Ok(found) = registry.stream(&self.path).await
+                && let Some(keys) = found
+                    .entry
+                    .as_ref()
+                    .and_then(|entry| entry.data_keys.as_ref())
+                && keys.is_shredded()
+            {
+                break Verdict::Shredded(self.scope, self.path);
+            }
+        };
+        told.send_replace(Phase::Over(verdict.clone()));
+        sleep(LAST_ACKS).await;
+        told.send_replace(Phase::Cut(verdict));
+    }
+
+    /// Whether it holds now.
+    fn judge(&self, gate: &Gate, projects: &Projects) -> Result<(), Verdict> {
+        let over = || {
+            let (project, id) = (self.project.clone(), self.key_id.clone());
+            Verdict::Refused(Refusal::Over { project, id })
+        };
+        let project = projects.named(&self.project).ok_or_else(over)?;
+        if *project.pepper() != self.pepper {
+            return Err(over());
+        }
+        let owner = projects.owner(&self.path);
+        if owner.is_none_or(|owner| owner.name != self.project) {
+            return Err(Verdict::Denied(Denied::Stream(self.path.clone())));
+        }
+        let entry = self.entry.as_ref().ok_or_else(over)?;
+        let mut rows = entry.api_keys.iter();
+        let row = rows.find(|row| row.lookup == self.lookup);
+        let row = row.ok_or_else(over)?;
+        if !gate.is_good(entry, row) {
+            return Err(over());
+        }
+        match row.scopes.allow(self.scope) {
+            true => Ok(()),
+            false => Err(Verdict::Denied(Denied::Scope(self.scope))),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `/api/streams/rotate-key` and `/api/streams/shred`: a stream's managed keys, in the hands of whoever has an API key
+//! with scope `manage`.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use hyper::body::Incoming;
+use serde::Deserialize;
+
+use super::{
+    Admin, answer,
+    api::{Outcome, Refused, named, parse},
+};
+use crate::{
+    proxy::{Error, gate::Pass, managed::ShredError, projects::ProjectError},
+    store,
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RotateKey {
+    basin: String,
+    stream: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shred {
+    basin: String,
+    stream: String,
+    before: Option<u32>,
+}
+
+impl Admin {
+    pub(super) async fn rotate_key(&self, pass: Arc<Pass>, body: Incoming) -> Outcome {
+        let asked: RotateKey = parse(body, "{\"basin\":…,\"stream\":…}").await?;
+        let path = named(&asked.basin, &asked.stream)?;
+        let proxy = Arc::clone(&self.parts.proxy);
+        // Done whether or not the caller waits for it.
+        let rotated = tokio::spawn(async move { proxy.rotate_key(&path, &pass).await }).await;
+        let rotated = rotated.map_err(|_| ProjectError::Broken)??;
+        let said = serde_json::json!({ "from": rotated.from, "to": rotated.to });
+        Ok(answer::json(StatusCode::OK, &said))
+    }
+
+    pub(super) async fn shred(&self, pass: Arc<Pass>, body: Incoming) -> Outcome {
+        let form = "{\"basin\":…,\"stream\":…,\"before\":2}, before being optional";
+        let asked: Shred = parse(body, form).await?;
+        let path = named(&asked.basin, &asked.stream)?;
+        let (proxy, before) = (Arc::clone(&self.parts.proxy), asked.before);
+        // Done whether or not the caller waits for it.
+        let shredded = tokio::spawn(async move { proxy.shred(&path, before, &pass).await }).await;
+        let certificate = shredded.map_err(|_| ProjectError::Broken)??;
+        Ok(answer::json(StatusCode::OK, &certificate))
+    }
+}
+
+impl From<ShredError> for Refused {
+    fn from(error: ShredError) -> Self {
+        let (status, code) = match error {
+            ShredError::Project(error) => return error.into(),
+            ShredError::Proxy(error) => return error.into(),
+            ShredError::NoKeys(_) => (StatusCode::NOT_FOUND, "stream_unknown"),
+            ShredError::Epoch { .. } => (StatusCode::BAD_REQUEST, "invalid"),
+            ShredError::OnTheirWay(_) => (StatusCode::CONFLICT, "appends_under_way"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::Raced(_) | Error::OtherLife(_) => {
+                Self::new(StatusCode::CONFLICT, "conflict", error.to_string())
+            }
+            Error::Store(unerased @ store::Error::Unerased { .. }) => {
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Self::new(status, "not_erased", unerased.to_string())
+            }
+            Error::Store(error) => Self::store(error),
+            other => {
+                let code = other.code();
+                Self::new(code.status(), code.as_str(), other.to_string())
+            }
+        }
+    }
+}

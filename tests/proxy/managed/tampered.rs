@@ -1,0 +1,233 @@
+//! Whatever the upstream or the config store says that is not what was sealed and wrapped there is refused.
+
+use bytes::Bytes;
+use s2_api::v1::stream::proto::{ReadBatch, SequencedRecord};
+use streamseal::{
+    proxy::rules::{KeySource, RuleCipher, StreamRule},
+    store::{DataKey, WrappedKey},
+};
+
+use super::setup::{CIPHERS, Managed, SECRET, appends, reads, rule};
+use crate::harness::{Answer, Encoding, End, KEY, delivered, frame, input, record, records, seal};
+
+/// A read whose upstream answers with this one record.
+async fn played(managed: &Managed, stream: &str, body: Bytes) -> Answer {
+    let player = managed.stack.lite.play(&records(stream));
+    let record = SequencedRecord {
+        seq_num: 0,
+        timestamp: 1,
+        headers: Vec::new(),
+        body,
+    };
+    let batch = ReadBatch {
+        records: vec![record],
+        tail: None,
+    };
+    player.play(frame(&batch)).await;
+    drop(player);
+    managed
+        .ask(reads(stream, "seq_num=0&count=1", Encoding::Frames))
+        .await
+}
+
+fn is_refused(what: &str, answer: &Answer) {
+    let got = delivered(Encoding::Frames, answer);
+    let (status, code) = (400, "decryption_failed".to_owned());
+    assert_eq!(
+        got.end,
+        End::Failed { status, code },
+        "{what}: {}",
+        answer.text()
+    );
+    assert!(got.records().is_empty(), "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_in_any_byte_of_a_record_is_refused() {
+    for (rule, _) in CIPHERS {
+        let managed = Managed::with(rule, |_| {}).await;
+        managed.put("s", "before").await;
+        managed.rotate("s").await;
+        managed.put("s", SECRET).await;
+        let sealed = managed.stack.stored("s").await[1].body.clone();
+        let good = played(&managed, "s", sealed.clone()).await;
+        assert_eq!(delivered(Encoding::Frames, &good).records()[0].body, SECRET);
+        for at in 0..sealed.len() {
+            // All of them where the layout is told, one elsewhere.
+            let bits = if at < 6 { 0..8 } else { at % 8..at % 8 + 1 };
+            for bit in bits {
+                let mut flipped = sealed.to_vec();
+                flipped[at] ^= 1 << bit;
+                let answer = played(&managed, "s", flipped.into()).await;
+                is_refused(&format!("byte {at}, bit {bit}"), &answer);
+            }
+        }
+        for length in [0, 1, 2, 5, 6, 20, sealed.len() - 1] {
+            let answer = played(&managed, "s", sealed.slice(..length)).await;
+            is_refused(&format!("{length} bytes"), &answer);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_another_stream_epoch_or_kind_are_refused() {
+    let own = StreamRule {
+        key: KeySource::Header,
+        ..rule("test-basin/own", RuleCipher::Aegis256)
+    };
+    let managed = Managed::with(RuleCipher::Aegis256, |config| config.streams.insert(0, own)).await;
+    managed.put("s", SECRET).await;
+    managed.put("other", SECRET).await;
+    let moved = managed.stack.stored("other").await[0].body.clone();
+    is_refused("moved", &played(&managed, "s", moved).await);
+    let sealed = managed.stack.stored("s").await[0].body.clone();
+    let mut renumbered = sealed.to_vec();
+    renumbered[5] = 2;
+    is_refused(
+        "unknown epoch",
+        &played(&managed, "s", renumbered.clone().into()).await,
+    );
+    managed.rotate("s").await;
+    is_refused(
+        "another epoch",
+        &played(&managed, "s", renumbered.into()).await,
+    );
+    // A record as clients' keys seal it, in a managed stream.
+    let native = seal("aegis-256", KEY, "s", &record(&[], SECRET)).body;
+    is_refused("native", &played(&managed, "s", native).await);
+    is_refused("plain", &played(&managed, "s", SECRET.into()).await);
+    // A record with an epoch, in a stream with a key of its own.
+    let put = appends("own", Encoding::Proto, &input([record(&[], SECRET)])).key(&KEY);
+    assert_eq!(managed.ask(put).await.status, 200);
+    managed.stack.store("own", [record(&[], sealed)]).await;
+    let read = managed
+        .ask(reads("own", "seq_num=1", Encoding::Json).key(&KEY))
+        .await;
+    assert_eq!((read.status, &*read.code()), (400, "decryption_failed"));
+}
+
+fn only(keys: &mut [DataKey]) -> &mut DataKey {
+    keys.last_mut().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrapped_key_of_another_place_is_refused() {
+    let managed = Managed::start().await;
+    for stream in ["s", "other"] {
+        managed.put(stream, SECRET).await;
+    }
+    managed.rotate("other").await;
+    let good = managed.data_keys("s").await.unwrap();
+    let other = managed.data_keys("other").await.unwrap();
+    let mut spoiled: Vec<(&str, DataKey)> = Vec::new();
+    let mut spoil = |what, change: &dyn Fn(&mut DataKey)| {
+        let mut key = good.keys[0].clone();
+        change(&mut key);
+        spoiled.push((what, key));
+    };
+    spoil("another stream's", &|key| {
+        key.wrapped.clone_from(&other.keys[0].wrapped)
+    });
+    spoil("another stream's whole row", &|key| {
+        *key = other.keys[0].clone()
+    });
+    spoil("another epoch's of another stream", &|key| {
+        key.wrapped.clone_from(&other.keys[1].wrapped);
+    });
+    spoil("another number", &|key| key.epoch = 2);
+    spoil("another commitment", &|key| {
+        key.commit = other.keys[0].commit
+    });
+    spoil("a flipped bit", &|key| {
+        let Some(WrappedKey::Master { wrapped, .. }) = &mut key.wrapped else {
+            panic!("{key:?}");
+        };
+        let mut bytes = *wrapped.as_bytes();
+        bytes[17] ^= 0x10;
+        *wrapped = streamseal::crypto::Wrapped::from_bytes(bytes);
+    });
+    spoil("a service's", &|key| {
+        key.wrapped = Some(WrappedKey::Kms {
+            key: "alias/none".to_owned(),
+            blob: "AAAA".to_owned(),
+        });
+    });
+    let stored = managed.stack.stored("s").await.len();
+    for (what, key) in spoiled {
+        managed
+            .change("s", |entry| {
+                *only(&mut entry.data_keys.as_mut().unwrap().keys) = key
+            })
+            .await;
+        let batch = input([record(&[], SECRET)]);
+        for ask in [
+            appends("s", Encoding::Proto, &batch),
+            appends("s", Encoding::Frames, &batch),
+            reads("s", "seq_num=0", Encoding::Json),
+        ] {
+            let answer = managed.ask(ask).await;
+            let got = (answer.status, answer.code());
+            assert_eq!(got, (400, "decryption_failed".to_owned()), "{what}");
+        }
+    }
+    assert_eq!(managed.stack.stored("s").await.len(), stored);
+    // A master key of another number is none at hand.
+    managed
+        .change("s", |entry| {
+            let keys = &mut entry.data_keys.as_mut().unwrap().keys;
+            *only(keys) = good.keys[0].clone();
+            if let Some(WrappedKey::Master { mk_epoch, .. }) = &mut only(keys).wrapped {
+                *mk_epoch = 2;
+            }
+        })
+        .await;
+    let answer = managed.ask(reads("s", "seq_num=0", Encoding::Json)).await;
+    assert_eq!((answer.status, &*answer.code()), (403, "permission_denied"));
+    managed
+        .change("s", |entry| entry.data_keys = Some(good))
+        .await;
+    assert_eq!(managed.bodies("s").await, [SECRET]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shredded_epochs_are_gone_and_the_others_are_not() {
+    let managed = Managed::start().await;
+    managed.put("s", "first").await;
+    managed.rotate("s").await;
+    managed.put("s", "second").await;
+    let shred = |key: &mut DataKey| (key.wrapped, key.shredded_at) = (None, Some(1));
+    managed
+        .change("s", |entry| {
+            shred(&mut entry.data_keys.as_mut().unwrap().keys[0])
+        })
+        .await;
+    for encoding in Encoding::READS {
+        let answer = managed.ask(reads("s", "seq_num=0", encoding)).await;
+        let end = delivered(encoding, &answer).end;
+        assert!(matches!(end, End::Failed { code, .. } if code == "decryption_failed"));
+        assert!(answer.text().contains("shredded"), "{}", answer.text());
+    }
+    let answer = managed.ask(reads("s", "seq_num=1", Encoding::Json)).await;
+    assert_eq!(answer.json()["records"][0]["body"], "second");
+    managed.put("s", "third").await;
+    // All of them: no more records either, and no new key.
+    managed
+        .change("s", |entry| {
+            let keys = &mut entry.data_keys.as_mut().unwrap().keys;
+            keys.iter_mut().for_each(shred);
+        })
+        .await;
+    for encoding in [Encoding::Proto, Encoding::Frames] {
+        let answer = managed
+            .ask(appends("s", encoding, &input([record(&[], "no")])))
+            .await;
+        assert_eq!((answer.status, &*answer.code()), (403, "permission_denied"));
+    }
+    let pass = managed.stack.pass(&managed.token).await;
+    let path = super::setup::path("s");
+    let rotated = managed.stack.proxy().rotate_key(&path, &pass).await;
+    assert_eq!(rotated.unwrap_err().code().as_str(), "permission_denied");
+    assert_eq!(managed.stack.stored("s").await.len(), 3);
+    let metrics = managed.stack.metrics().render();
+    assert!(!metrics.contains(r#"streamseal_decryption_failures_total{reason="shredded"} 0"#));
+}
