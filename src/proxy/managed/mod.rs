@@ -15,6 +15,7 @@ mod policy;
 mod rotate;
 mod sealing;
 mod shred;
+mod stored;
 
 use std::{sync::Arc, time::Duration};
 

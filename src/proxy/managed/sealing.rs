@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    KeyHolder, Keyring, Lease, Life, Managed, RENEW_AFTER, data_keys,
+    KeyHolder, Keyring, Lease, Life, Managed, RENEW_AFTER,
+    allowance::Allowance,
+    data_keys,
     first::is_conflict,
     holder::Wrapping,
     outage::{Outage, beyond_policy},
@@ -17,7 +19,7 @@ use crate::{
     proxy::{Error, call::Stop},
     store::{self, DataKey, DataKeys, StreamEntry, Versioned},
     stream::StreamPath,
-    wire::record::{AppendAck, AppendInput},
+    wire::record::AppendInput,
 };
 
 /// How often the keys of a stream may be changed by others before an append gives up.
@@ -199,65 +201,53 @@ impl Keyring {
     ) -> Result<(DataKey, Life), Stop> {
         let limits = Limits::new(&self.rotate_after, managed.cipher);
         let allowance = self.allowance(&managed.path);
-        let ready = |keys: &DataKeys| {
-            let key = newest(managed, keys)?;
-            let outage = &allowance.outage;
-            let is_due = match outage.is_overdue(key) {
-                true => !outage.goes_on(key),
-                false => limits.is_old(key, clock::now_ms()),
-            };
-            let is_ready =
-                wanted == store::Sealing::default() || !is_due && allowance.take(key, wanted);
-            let key = is_ready.then(|| (key.clone(), Life::of(Some(keys))));
-            Ok::<_, Error>(key)
-        };
         let found = self.look(managed).await?;
         if let Some(keys) = data_keys(&found)
-            && let Some(ready) = ready(keys)?
+            && let Some(key) = ready(managed, keys, (&limits, &allowance), wanted)?
         {
-            return Ok(ready);
+            return Ok((key, Life::of(Some(keys))));
         }
         let _turn = allowance.turn.lock().await;
         for _ in 0..MAX_ROUNDS {
-            let wrapping = managed.holder.wrapping(&*self.store).await?;
-            let found = self.look(managed).await?;
-            let keys = data_keys(&found);
-            let supplied = match keys {
-                Some(keys) => {
-                    if let Some(ready) = ready(keys)? {
-                        return Ok(ready);
-                    }
-                    let outage = &allowance.outage;
-                    self.more(
-                        managed,
-                        (&limits, outage),
-                        &wrapping,
-                        (&found, keys),
-                        wanted,
-                    )
-                    .await
-                }
-                None => {
-                    allowance.outage.pause().map_err(Error::from)?;
-                    let reserved = limits.block(store::Sealing::default(), wanted);
-                    let made = self.first(managed, &wrapping, &found, reserved).await;
-                    if let Err(Stop::Error(Error::Kms(error))) = &made {
-                        allowance.outage.failed(error);
-                    }
-                    made.map(|key| (key, reserved))
-                }
-            };
+            let supplied = self.change(managed, (&limits, &allowance), wanted).await;
             match supplied {
-                Ok((key, reserved)) => {
-                    allowance.add(&key, reserved, wanted);
-                    let life = keys.map_or(Life(Some(key.commit)), |keys| Life::of(Some(keys)));
-                    return Ok((key, life));
-                }
                 Err(stop) if is_conflict(&stop) => {}
-                Err(stop) => return Err(stop),
+                supplied => return supplied,
             }
         }
         Err(Error::Busy.into())
+    }
+
+    /// The same, changing the stream's keys if that is what it takes. The caller holds the stream's turn.
+    async fn change(
+        &self,
+        managed: &Managed,
+        (limits, allowance): (&Limits, &Allowance),
+        wanted: store::Sealing,
+    ) -> Result<(DataKey, Life), Stop> {
+        let wrapping = managed.holder.wrapping(&*self.store).await?;
+        let found = self.look(managed).await?;
+        let Some(keys) = data_keys(&found) else {
+            allowance.outage.pause().map_err(Error::from)?;
+            let reserved = limits.block(store::Sealing::default(), wanted);
+            let made = self.first(managed, &wrapping, &found, reserved).await;
+            if let Err(Stop::Error(Error::Kms(error))) = &made {
+                allowance.outage.failed(error);
+            }
+            let key = made?;
+            allowance.add(&key, reserved, wanted);
+            let life = Life(Some(key.commit));
+            return Ok((key, life));
+        };
+        let life = Life::of(Some(keys));
+        if let Some(key) = ready(managed, keys, (limits, allowance), wanted)? {
+            return Ok((key, life));
+        }
+        let found = (&found, keys);
+        let limits = (limits, &allowance.outage);
+        let (key, reserved) = self.more(managed, limits, &wrapping, found, wanted).await?;
+        allowance.add(&key, reserved, wanted);
+        Ok((key, life))
     }
 
     /// Writes down that more is about to be sealed, under a new key if the newest had enough.
@@ -278,36 +268,44 @@ impl Keyring {
         if let Some(block) = beyond.filter(|_| outage.goes_on(key)) {
             return self.reserve(managed, (found, keys), block).await;
         }
-        let reason = match limits.next(key, wanted, now) {
-            Next::Reserve(block) => return self.reserve(managed, (found, keys), block).await,
-            Next::Rotate(reason) => reason,
+        match limits.next(key, wanted, now) {
+            Next::Reserve(block) => self.reserve(managed, (found, keys), block).await,
+            Next::Rotate(reason) => {
+                match beyond {
+                    Some(_) => outage.tries(key),
+                    None => outage.pause().map_err(Error::from)?,
+                }
+                let reserved = limits.block(store::Sealing::default(), wanted);
+                let next = self.next_key(managed, wrapping, (found, keys), reserved, reason);
+                match next.await {
+                    Err(Stop::Error(Error::Kms(error))) => {
+                        outage.failed(&error);
+                        let error = Error::Kms(error);
+                        self.go_on(managed, (found, keys), beyond, error).await
+                    }
+                    next => {
+                        outage.ended();
+                        next.map(|next| (next, reserved))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes on under a key that is due, as far as that is safe: no new one can be had now.
+    async fn go_on(
+        &self,
+        managed: &Managed,
+        found: (&Versioned<Arc<StreamEntry>>, &DataKeys),
+        room: Option<store::Sealing>,
+        error: Error,
+    ) -> Result<(DataKey, store::Sealing), Stop> {
+        let Some(block) = room else {
+            return Err(error.into());
         };
-        outage.pause().map_err(Error::from)?;
-        if beyond.is_some() {
-            outage.tries(key);
-        }
-        let reserved = limits.block(store::Sealing::default(), wanted);
-        let next = self.next_key(managed, wrapping, (found, keys), reserved, reason);
-        match next.await {
-            Ok(next) => {
-                outage.ended();
-                Ok((next, reserved))
-            }
-            Err(Stop::Error(Error::Kms(error))) => {
-                outage.failed(&error);
-                let Some(block) = beyond else {
-                    return Err(Error::Kms(error).into());
-                };
-                let (stream, epoch) = (&managed.path, key.epoch);
-                let cause = Error::Kms(error).told();
-                tracing::warn!(%stream, epoch, cause, "key is due, but goes on: no new one can be had now");
-                self.reserve(managed, (found, keys), block).await
-            }
-            Err(stop) => {
-                outage.ended();
-                Err(stop)
-            }
-        }
+        let cause = error.told();
+        tracing::warn!(stream = %managed.path, cause, "no new key now: the one that is due goes on");
+        self.reserve(managed, found, block).await
     }
 
     /// Writes down that so much is about to be sealed under the newest key.
@@ -329,54 +327,31 @@ impl Keyring {
             .await?;
         Ok((key, block))
     }
+}
 
-    /// Notes where the first record of an epoch is known to be stored. That it cannot be noted costs a
-    /// certificate its exactness, and nothing else.
-    pub async fn stored(&self, lease: &Lease, ack: &AppendAck) {
-        let (path, at) = (lease.path(), ack.start.seq_num);
-        let noted = |entry: &StreamEntry| {
-            let keys = entry.data_keys.as_ref()?;
-            let key = keys.of(lease.epoch())?;
-            let is_news = key.first_seq_num.is_none_or(|first| at < first);
-            is_news.then(|| keys.clone())
-        };
-        let news = async {
-            let found = self.store.stream(path).await?;
-            if found.entry.as_deref().and_then(noted).is_none() {
-                return Ok(());
-            }
-            let allowance = self.allowance(path);
-            let _turn = allowance.turn.lock().await;
-            let found = self.store.stream(path).await?;
-            let entry = found.entry.as_deref();
-            let Some((entry, mut keys)) = entry.and_then(|entry| Some((entry, noted(entry)?)))
-            else {
-                return Ok(());
-            };
-            if let Some(key) = keys.keys.iter_mut().find(|key| key.epoch == lease.epoch()) {
-                key.first_seq_num = Some(at);
-            }
-            match entry.state.cipher() {
-                Some(cipher) => {
-                    let registry = &self.registry;
-                    registry
-                        .record_data_keys(path, cipher, &found, keys, None)
-                        .await
-                }
-                None => Ok(()),
-            }
-        };
-        match news.await {
-            Ok(()) | Err(Error::OtherLife(_) | Error::Store(store::Error::Conflict(_))) => {}
-            Err(error) => {
-                tracing::warn!(stream = %path, error = error.told(), "first record of a key epoch not noted");
-            }
-        }
-    }
+/// The key that seals, if it may seal so much more without another word to the config store.
+fn ready(
+    managed: &Managed,
+    keys: &DataKeys,
+    (limits, allowance): (&Limits, &Allowance),
+    wanted: store::Sealing,
+) -> Result<Option<DataKey>, Error> {
+    let key = newest(managed, keys)?;
+    let outage = &allowance.outage;
+    let is_due = match outage.is_overdue(key) {
+        true => !outage.goes_on(key),
+        false => limits.is_old(key, clock::now_ms()),
+    };
+    let is_ready = wanted == store::Sealing::default() || !is_due && allowance.take(key, wanted);
+    Ok(is_ready.then(|| key.clone()))
 }
 
 /// The key that seals.
 pub(super) fn newest<'a>(managed: &Managed, keys: &'a DataKeys) -> Result<&'a DataKey, Error> {
-    keys.current()
-        .ok_or_else(|| Error::shredded_stream(&managed.path))
+    keys.current().ok_or_else(|| {
+        Error::NotAllowed(format!(
+            "the keys of stream `{}` were shredded: it takes no more records",
+            managed.path
+        ))
+    })
 }

@@ -24,8 +24,6 @@ pub enum Transit {
     Serve,
     /// It answers nothing, and hangs up.
     Away,
-    /// It never answers.
-    Hang,
     /// It serves once this is true.
     ServeOnce(watch::Receiver<bool>),
     /// It refuses calls whose path holds this word, and serves the others.
@@ -111,7 +109,6 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answered {
         _ if !is_known => refusal(403, "permission denied"),
         Transit::Serve => served(&shared, &path, asked),
         Transit::Away => return Err(std::io::Error::other("away")),
-        Transit::Hang => std::future::pending().await,
         Transit::ServeOnce(mut let_go) => {
             let_go.wait_for(|go| *go).await.unwrap();
             served(&shared, &path, asked)

@@ -47,7 +47,7 @@ async fn produce(managed: &Managed, producer: usize, batches: usize) -> Acked {
     };
     let mut acked = Vec::new();
     let client = managed.stack.h2().await;
-    if producer % 2 == 0 {
+    if producer.is_multiple_of(2) {
         for at in 0..batches {
             let ask = appends("s", Encoding::Proto, &of(at));
             let answer = client.ask(managed.token.on(ask)).await;
