@@ -7,7 +7,8 @@ use streamseal::{keys::MAX_GCM_RECORDS, proxy::rules::RuleCipher};
 
 use super::setup::{Gateway, SECRET, appends, one, reads};
 use crate::harness::{
-    Ask, BASIN, Encoding, Frame, Live, Session, Transit, ask_until, delivered, records, until,
+    Ask, BASIN, DEADLINE, Encoding, Frame, Live, Session, Transit, ask_until, delivered, records,
+    until,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +78,9 @@ async fn sessions_that_meet_it_in_the_middle_end_with_the_error() {
     gateway.vault.act(Transit::Away);
     // Sessions may use a key no longer than the cache may.
     let mut acked = 1;
+    let began = tokio::time::Instant::now();
     let failure = loop {
+        assert!(began.elapsed() < DEADLINE, "it goes on");
         let input = Frame::encode(CompressionAlgorithm::None, &one("more"));
         appending.send(input).await;
         match appending.live.frame().await.unwrap().unwrap() {
