@@ -16,9 +16,9 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    keys::{self, ProjectRule, Projects},
+    keys::{self, ProjectRule, Projects, kms},
     process,
-    proxy::rules::{BasinRule, Rules, StreamRule},
+    proxy::rules::{BasinRule, KeySource, Rules, StreamRule},
     server::{self, Authenticate, admin},
     store,
     telemetry::{audit, traces},
@@ -45,7 +45,7 @@ pub struct Config {
     /// What is done about the keys that clients send.
     pub keys: keys::Config,
     /// Which service wraps data keys.
-    pub kms: keys::kms::Config,
+    pub kms: kms::Config,
     /// How much of the proxy clients may use.
     pub limits: server::Limits,
     /// Who used what.
@@ -135,6 +135,7 @@ impl Config {
         problems.extend(self.admin.problems());
         problems.extend(self.store.problems());
         problems.extend(self.kms.problems());
+        problems.extend(self.without_kms());
         problems.extend(self.audit.problems());
         problems.extend(self.traces.problems());
         problems.extend(upstream::problems(&self.upstream));
@@ -161,6 +162,18 @@ impl Config {
             problems.extend(mistakes);
         }
         problems
+    }
+
+    /// Rules that need a key management service where there is none.
+    fn without_kms(&self) -> Vec<String> {
+        let needs = |rule: &StreamRule| {
+            rule.key == KeySource::Kms && self.kms.provider == kms::ProviderName::None
+        };
+        let rules = self.streams.iter().enumerate();
+        rules
+            .filter(|(_, rule)| needs(rule))
+            .map(|(at, _)| format!("streams[{at}].key: \"kms\" needs kms.provider"))
+            .collect()
     }
 
     /// The rules for basins and streams and the projects, with the files that they name read.

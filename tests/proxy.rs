@@ -62,6 +62,8 @@ mod input_routes;
 mod key_sources;
 #[path = "proxy/keys.rs"]
 mod keys;
+#[path = "proxy/kms/mod.rs"]
+mod kms;
 #[path = "proxy/leaving.rs"]
 mod leaving;
 #[path = "proxy/limits.rs"]

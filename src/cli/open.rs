@@ -1,4 +1,4 @@
-//! A warning at start, and after a reload, for keys from files behind a listener that lets everybody in.
+//! A warning at start, and after a reload, for keys that nobody has to bring behind a listener that lets everybody in.
 
 use std::net::SocketAddr;
 
@@ -13,10 +13,10 @@ use crate::{
 
 /// What is wrong with a listener that everybody reaches, keys that nobody has to bring, and nobody who
 /// asks who comes.
-const OPEN: &str = "keys come from files, nothing checks access tokens, and the listener is not on loopback: \
+const OPEN: &str = "keys come from files or a key management service, nothing checks access tokens, and the listener is not on loopback: \
                     whoever reaches the listener can read those streams";
 
-/// To be called when keys come from files: says so in the log if nobody asks who comes.
+/// To be called when keys are the operator's: says so in the log if nobody asks who comes.
 pub(super) fn warn_if_open(config: &Config, address: SocketAddr, upstream: &Upstream) {
     if address.ip().is_loopback() {
         return;
@@ -30,7 +30,7 @@ pub(super) fn warn_if_open(config: &Config, address: SocketAddr, upstream: &Upst
     }
 }
 
-/// With keys from files the upstream alone decides who may read. One that takes any token lets
+/// With the operator's keys the upstream alone decides who may read. One that takes any token lets
 /// everybody read who reaches the listener.
 async fn warn_of_open_upstream(upstream: Upstream) {
     let mut request = http::Request::new(empty());

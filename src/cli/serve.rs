@@ -16,6 +16,7 @@ use crate::{
     body::Budget,
     config::Config,
     drain::Drain,
+    keys::kms::Kms,
     process,
     proxy::{Parts, Proxy},
     server::{
@@ -134,6 +135,8 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         .map_err(|error| Failure::Config(error.to_string()))?;
     let server = Server::bind(&config.listen, &config.limits, Arc::clone(&metrics));
     let server = server.map_err(no_listener)?;
+    let kms = Kms::start(&config.kms, Arc::clone(&metrics)).await;
+    let kms = kms.map_err(|error| Failure::Config(error.reason().to_owned()))?;
     let store = match config.store.kind {
         store::Kind::Embedded => Embedded::open(&config.store),
     };
@@ -152,6 +155,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         unknown_streams: config.store.unknown_streams,
         key_check: config.keys.check,
         rotate_after: config.keys.rotate_after.clone(),
+        kms: kms.clone(),
         takes_api_keys: config.listen.authenticate == Authenticate::ApiKey,
         upstream: upstream.clone(),
         basin_domain: config.listen.basin_domain.clone(),
@@ -173,14 +177,14 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         metrics,
         sinks,
     };
-    run_parts(config, live, store, server, drain)
+    run_parts(config, live, (store, kms), server, drain)
 }
 
 /// Lets the parts of a proxy run that is made.
 fn run_parts(
     config: &Config,
     live: Live,
-    store: Arc<dyn Store>,
+    (store, kms): (Arc<dyn Store>, Option<Kms>),
     server: Server,
     drain: Drain,
 ) -> Result<Running, Failure> {
@@ -192,6 +196,7 @@ fn run_parts(
     let readiness = Readiness::new(
         Arc::clone(&store),
         upstream,
+        kms,
         Arc::clone(reloader.reloads()),
         drain.clone(),
         Arc::clone(&metrics),

@@ -6,7 +6,7 @@ use super::*;
 use crate::file::OptionalFile;
 
 const REFERENCE: &str = include_str!("../../config/reference.toml");
-const SHIPPED: [(&str, &str); 4] = [
+const SHIPPED: [(&str, &str); 5] = [
     (
         "quickstart.toml",
         include_str!("../../config/quickstart.toml"),
@@ -22,6 +22,10 @@ const SHIPPED: [(&str, &str); 4] = [
     (
         "example-api-keys.toml",
         include_str!("../../config/example-api-keys.toml"),
+    ),
+    (
+        "example-kms-gateway.toml",
+        include_str!("../../config/example-kms-gateway.toml"),
     ),
 ];
 

@@ -6,7 +6,8 @@ use serde::Serialize;
 use super::gate;
 use crate::{
     crypto::{Cipher, OpenError},
-    keys, store,
+    keys::{self, kms},
+    store,
     stream::StreamPath,
     telemetry::{label::Fault, printable},
     upstream,
@@ -146,6 +147,9 @@ pub enum Error {
     /// A data key does not unwrap, or another one came out.
     #[error("the data key of stream `{0}` does not decrypt with this master key")]
     DataKey(StreamPath),
+    /// The key management service does not unwrap a data key, or wraps no new one. What it said is for the log.
+    #[error(transparent)]
+    Kms(#[from] kms::Error),
     /// The key of stored records is gone for ever.
     #[error("the key of these records was shredded: nobody can decrypt them any more")]
     KeyShredded,
@@ -287,6 +291,11 @@ impl Error {
             | Self::Exhausted { .. }
             | Self::Decode(DecodeError::Invalid(_)) => Code::Invalid,
             Self::Unauthenticated(_) => Code::Authn,
+            Self::Kms(error) => match error {
+                kms::Error::Unreachable(_) | kms::Error::Misconfigured(_) => Code::HotServer,
+                kms::Error::Denied(_) => Code::PermissionDenied,
+                kms::Error::InvalidCiphertext(_) => Code::DecryptionFailed,
+            },
             Self::Open(_) | Self::WrongKey | Self::DataKey(_) | Self::KeyShredded => {
                 Code::DecryptionFailed
             }
@@ -359,6 +368,7 @@ impl Error {
             | Self::RuleConflict { .. }
             | Self::KeyConflict { .. }
             | Self::DataKey(_)
+            | Self::Kms(_)
             | Self::NoRandomness(_) => Fault::Proxy,
         }
     }
@@ -384,6 +394,8 @@ impl Error {
             Self::BadJson(_) => "request body is not the expected JSON".to_owned(),
             // The upstream may repeat what it was sent, tokens included.
             Self::RefusedConfig(_) => "the upstream refused `s2-stream-config`".to_owned(),
+            // To clients it says nothing of the operator's account.
+            Self::Kms(error) => format!("{error}: {}", error.reason()),
             other => told(other),
         }
     }

@@ -3,7 +3,7 @@
 use super::Error;
 use crate::{
     crypto::OpenError,
-    keys,
+    keys::{self, kms},
     telemetry::{
         label::{ApiKeyRefusal, KeyFailure, OpenFailure},
         metrics::Records,
@@ -18,7 +18,9 @@ impl Error {
             Self::WrongKey => records.key_errors.of(KeyFailure::WrongKey).inc(),
             Self::Open(error) => records.decryption_failures.of(open_failure(*error)).inc(),
             Self::KeyShredded => records.decryption_failures.of(OpenFailure::Shredded).inc(),
-            Self::DataKey(_) => records.key_errors.of(KeyFailure::DataKey).inc(),
+            Self::DataKey(_) | Self::Kms(kms::Error::InvalidCiphertext(_)) => {
+                records.key_errors.of(KeyFailure::DataKey).inc();
+            }
             Self::Unprepared(cause) => cause.count(records),
             Self::Unauthenticated(refusal) => {
                 records.api_key_refusals.of(refusal.label()).inc();
@@ -52,6 +54,10 @@ impl Error {
             | Self::KeyConflict { .. }
             | Self::OtherLife(_)
             | Self::Raced(_)
+            // The calls to the service are counted.
+            | Self::Kms(
+                kms::Error::Unreachable(_) | kms::Error::Denied(_) | kms::Error::Misconfigured(_),
+            )
             | Self::NoRandomness(_)
             | Self::Exhausted { .. } => {}
         }

@@ -27,7 +27,7 @@ use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
 pub use error::{Code, Error};
-pub use managed::Rotated;
+pub use managed::{Authority, Rotated};
 pub use peer::Peer;
 
 use self::{
@@ -46,7 +46,7 @@ use crate::{
     body::{self, Budget, Meter},
     crypto::{KeyCheck, StreamCipher},
     drain::Drain,
-    keys::{self, RotateAfter},
+    keys::{self, RotateAfter, kms::Kms},
     project::Scope,
     store::{Store, UnknownStreams},
     stream::StreamPath,
@@ -96,6 +96,8 @@ pub struct Parts {
     pub key_check: keys::Check,
     /// When a managed key gets a successor.
     pub rotate_after: RotateAfter,
+    /// What wraps the keys of streams whose rule says so.
+    pub kms: Option<Kms>,
     /// Whether clients come in with API keys.
     pub takes_api_keys: bool,
     /// Where requests go.
@@ -124,6 +126,7 @@ impl Proxy {
             Arc::clone(&registry),
             Arc::clone(&store),
             parts.rotate_after,
+            parts.kms,
             Arc::clone(&parts.metrics),
         );
         Self {

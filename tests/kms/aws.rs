@@ -126,3 +126,12 @@ async fn an_outage_leaves_warm_streams_working() {
     assert_eq!(troubles.len(), 1);
     assert_eq!(troubles[0].stream, cold);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_gateway_lives_on_it() {
+    let mut moto = Moto::start().await;
+    let arn = moto.key().await;
+    let gateway = gateway::serves(&moto.config(&arn)).await;
+    moto.service.kill();
+    gateway::survives(&gateway).await;
+}

@@ -13,6 +13,10 @@
 #![allow(missing_docs, reason = "tests are read, not linked to")]
 
 mod aws;
+mod gateway;
+#[allow(dead_code, unused_imports, reason = "this needs a part of it")]
+#[path = "../proxy/harness/mod.rs"]
+mod harness;
 mod openbao;
 mod service;
 mod vault;

@@ -113,3 +113,13 @@ async fn a_sealed_server_leaves_warm_streams_working() {
     is_unreachable(proxy.unwrap(&cold, &cold_wrapped).await);
     assert_eq!(proxy.kms.troubles().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_gateway_lives_on_it() {
+    let bao = OpenBao::start().await;
+    bao.key("k", "aes256-gcm96").await;
+    let token = bao.token("k").await;
+    let gateway = gateway::serves(&bao.config("k", &token)).await;
+    bao.ask("sys/seal", &json!({})).await;
+    gateway::survives(&gateway).await;
+}

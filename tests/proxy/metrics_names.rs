@@ -211,6 +211,7 @@ async fn naming_streams(stack: &Stack, max_series: usize) -> (Arc<Metrics>, Clie
         rules: Rules::compile(&[], &[]).unwrap(),
         unknown_streams: config.store.unknown_streams,
         rotate_after: streamseal::keys::RotateAfter::default(),
+        kms: None,
         takes_api_keys: false,
         key_check: config.keys.check,
         upstream: Upstream::new(&config.upstream, Arc::clone(&metrics)).unwrap(),

@@ -17,6 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
+
 use self::{
     aws::Aws,
     cache::{Ages, Cache, Slot},
@@ -27,7 +29,7 @@ use self::{
 pub use self::{
     config::{AwsConfig, Config, ProviderName, VaultConfig},
     error::{Error, Reason},
-    troubles::Trouble,
+    troubles::{Away, Trouble},
 };
 use crate::{
     crypto::Key,
@@ -130,7 +132,8 @@ impl Kms {
     ) -> Result<WrappedDek, Error> {
         let context = Context { stream, epoch };
         let provider = &self.0.provider;
-        let wrapping = async {
+        // Boxed: the type of AWS's call is too deep to be part of what waits for it.
+        let wrapping: BoxFuture<'_, _> = Box::pin(async {
             let wrapped = match provider {
                 Provider::Aws(aws) => aws.wrap(dek, context).await,
                 Provider::Vault(vault) => vault.wrap(dek, context).await,
@@ -140,8 +143,36 @@ impl Kms {
                 && !wrapped.blob.is_empty();
             fits.then_some(wrapped)
                 .ok_or_else(|| Error::Unreachable("its answer holds no wrapped key".into()))
-        };
+        });
         self.0.called(KmsOperation::Wrap, wrapping).await
+    }
+
+    /// The same, and unwraps it again: a key that nobody may decrypt is found out before anything is under it.
+    /// It is in the cache then.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn make(
+        &self,
+        dek: &Key,
+        stream: &StreamPath,
+        epoch: u32,
+    ) -> Result<WrappedDek, Error> {
+        let wrapped = self.wrap(dek, stream, epoch).await?;
+        let WrappedDek { key, blob } = &wrapped;
+        match self.unwrap(key, blob, stream, epoch).await {
+            Ok(again) if again == *dek => Ok(wrapped),
+            Ok(_) => {
+                let reason = "it unwrapped another key than it had wrapped";
+                Err(Error::Misconfigured(reason.into()))
+            }
+            Err(error) => {
+                // Nobody will ask for this one again.
+                let slot = Slot::new(stream.id(), epoch, key, blob);
+                self.0.troubles.note(&slot, stream, None);
+                Err(error)
+            }
+        }
     }
 
     /// The data key of one epoch of a stream: `blob`, which was wrapped under the service's key `key`.
@@ -194,6 +225,12 @@ impl Kms {
     pub fn troubles(&self) -> Vec<Trouble> {
         self.0.troubles.list()
     }
+
+    /// Why the service did no work at the last call, if it did none. Forgotten when nobody called in ten
+    /// minutes.
+    pub fn away(&self) -> Option<Away> {
+        self.0.troubles.away()
+    }
 }
 
 impl Shared {
@@ -232,6 +269,7 @@ impl Shared {
             Err(Error::Unreachable(reason.into()))
         });
         duration.observe(began.elapsed().as_secs_f64());
+        self.troubles.answered(answer.as_ref().err());
         let outcome = answer
             .as_ref()
             .map_or_else(Error::outcome, |_| KmsOutcome::Ok);

@@ -1,4 +1,5 @@
-//! Which data keys could not be unwrapped, and why: for `/ready`, and to leave a service in peace.
+//! Which data keys could not be unwrapped, and whether the service answers at all: for `/ready`, and to leave a
+//! service in peace.
 
 use std::{
     collections::HashMap,
@@ -29,8 +30,20 @@ pub struct Trouble {
     pub since: SystemTime,
 }
 
+/// A service that does not do its work, for no key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Away {
+    /// Why, as it was the last time: [`Error::Unreachable`] or [`Error::Misconfigured`].
+    pub error: Error,
+    /// When it was first so, without an answer since.
+    pub since: SystemTime,
+}
+
 #[derive(Default)]
-pub(super) struct Troubles(Mutex<HashMap<Slot, Remembered>>);
+pub(super) struct Troubles {
+    keys: Mutex<HashMap<Slot, Remembered>>,
+    service: Mutex<Option<(Away, Instant)>>,
+}
 
 struct Remembered {
     trouble: Trouble,
@@ -67,6 +80,26 @@ impl Troubles {
         (remembered.last.elapsed() < PAUSE).then(|| remembered.trouble.error.clone())
     }
 
+    /// Remembers how any call ended. A refusal is an answer.
+    pub(super) fn answered(&self, error: Option<&Error>) {
+        let mut service = self.service();
+        *service = match error {
+            None | Some(Error::Denied(_) | Error::InvalidCiphertext(_)) => None,
+            Some(error @ (Error::Unreachable(_) | Error::Misconfigured(_))) => {
+                let since = service.as_ref().map(|(away, _)| away.since);
+                let away = Away {
+                    error: error.clone(),
+                    since: since.unwrap_or_else(SystemTime::now),
+                };
+                Some((away, Instant::now()))
+            }
+        };
+    }
+
+    pub(super) fn away(&self) -> Option<Away> {
+        self.service().as_ref().map(|(away, _)| away.clone())
+    }
+
     pub(super) fn forget(&self, stream: &StreamPath) {
         self.known()
             .retain(|_, remembered| remembered.trouble.stream != *stream);
@@ -83,9 +116,15 @@ impl Troubles {
     pub(super) fn sweep(&self) {
         self.known()
             .retain(|_, remembered| remembered.last.elapsed() < TOLD_FOR);
+        self.service()
+            .take_if(|(_, last)| last.elapsed() >= TOLD_FOR);
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Slot, Remembered>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn service(&self) -> MutexGuard<'_, Option<(Away, Instant)>> {
+        self.service.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

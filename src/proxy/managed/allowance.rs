@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::outage::Outage;
 use crate::{
     crypto::Digest,
     store::{DataKey, Sealing},
@@ -14,6 +15,8 @@ pub struct Allowance {
     left: Mutex<Left>,
     /// Held while the stream's keys are changed, so that only one does it and the others wait.
     pub turn: tokio::sync::Mutex<()>,
+    /// How it goes on without a new key.
+    pub outage: Outage,
 }
 
 #[derive(Debug, Default)]

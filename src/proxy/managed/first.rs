@@ -8,6 +8,7 @@ use crate::{
         Error,
         call::{Caller, Stop},
         registry::{Access, Lookup},
+        rules::KeySource,
     },
     store::{self, DataKey, DataKeys, Sealing, StreamEntry, Versioned},
     stream::StreamPath,
@@ -16,10 +17,20 @@ use crate::{
 impl Keyring {
     /// A stream was just created: makes its first key, so that it is there when records come. One that cannot be
     /// made now is made with the first append.
+    ///
+    /// A key management service is not waited for: whoever calls holds the basin.
     pub async fn created(self: &Arc<Self>, path: &StreamPath, caller: &Caller) {
-        if !self.registry.rules().makes_keys(path) {
-            return;
+        match self.registry.rules().key_source(path) {
+            KeySource::Header | KeySource::File => {}
+            KeySource::Managed => self.prepare(path, caller).await,
+            KeySource::Kms => {
+                let (this, path, caller) = (Arc::clone(self), path.clone(), caller.clone());
+                tokio::spawn(async move { this.prepare(&path, &caller).await });
+            }
         }
+    }
+
+    async fn prepare(self: &Arc<Self>, path: &StreamPath, caller: &Caller) {
         if let Err(stop) = self.make_first(path, caller).await {
             let cause = stop.told();
             tracing::warn!(stream = %path, cause, "first key not made yet");

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use crate::{
     clock,
     crypto::{Cipher, Dek, DekPlace, NO_PROJECT, StreamCipher},
+    keys::kms::{self, Kms},
     project::ProjectName,
     proxy::{Error, gate::Pass},
     store::{Change, DataKey, Holder, ProjectEntry, Revision, Sealing, Store, WrappedKey},
@@ -17,7 +20,7 @@ pub enum KeyHolder {
     /// The API key that the request came in with: it is of the stream's project.
     Project(Arc<Pass>),
     /// The key management service of the configuration.
-    Kms,
+    Kms(Kms),
 }
 
 impl KeyHolder {
@@ -25,7 +28,7 @@ impl KeyHolder {
     pub fn recorded(&self) -> Holder {
         match self {
             Self::Project(pass) => Holder::Project(pass.project.name.clone()),
-            Self::Kms => Holder::Kms,
+            Self::Kms(_) => Holder::Kms,
         }
     }
 
@@ -36,7 +39,8 @@ impl KeyHolder {
     pub fn check(&self) -> Result<(), Error> {
         match self {
             Self::Project(pass) => pass.master().map(|_| ()),
-            Self::Kms => Err(no_kms()),
+            // What it can is known when it is asked.
+            Self::Kms(_) => Ok(()),
         }
     }
 
@@ -44,7 +48,8 @@ impl KeyHolder {
     ///
     /// # Errors
     /// [`Error::NoMasterKey`] without the master key that wrapped it, [`Error::DataKey`] when what comes out is
-    /// certainly not the stream's key, [`Error::KeyShredded`] when there is nothing to unwrap any more.
+    /// certainly not the stream's key, [`Error::KeyShredded`] when there is nothing to unwrap any more, and
+    /// [`Error::Kms`] when the service says no or nothing.
     pub async fn unwrap(
         &self,
         store: &dyn Store,
@@ -61,10 +66,13 @@ impl KeyHolder {
                 let master = pass.master_at(*mk_epoch, &entry)?;
                 master.key.unwrap_dek(&place, *mk_epoch, wrapped)
             }
-            (Self::Kms, WrappedKey::Kms { .. }) => return Err(no_kms()),
-            (Self::Project(_), WrappedKey::Kms { .. }) | (Self::Kms, WrappedKey::Master { .. }) => {
-                None
+            (Self::Kms(kms), WrappedKey::Kms { key: under, blob }) => {
+                let blob = STANDARD.decode(blob).map_err(|_| not_base64())?;
+                let dek = kms.unwrap(under, &blob, path, key.epoch).await?;
+                Some(Dek::from_key(dek))
             }
+            (Self::Project(_), WrappedKey::Kms { .. })
+            | (Self::Kms(_), WrappedKey::Master { .. }) => None,
         };
         let dek = dek.filter(|dek| dek.commit(&place) == key.commit);
         let dek = dek.ok_or_else(|| Error::DataKey(path.clone()))?;
@@ -87,14 +95,14 @@ impl KeyHolder {
                 let row = store.project(&name).await?;
                 Some((name, row.revision, row.entry.ok_or(Error::NoMasterKey)?))
             }
-            Self::Kms => None,
+            Self::Kms(_) => None,
         }))
     }
 
     /// A new data key for a stream, wrapped. `sealed` of it is reserved with it.
     ///
     /// # Errors
-    /// [`Error::NoMasterKey`] without the project's newest master key, [`Error::NoRandomness`].
+    /// [`Error::NoMasterKey`] without the project's newest master key, [`Error::NoRandomness`], [`Error::Kms`].
     pub async fn make(
         &self,
         wrapping: &Wrapping,
@@ -114,7 +122,14 @@ impl KeyHolder {
                 }
             }
             (Self::Project(_), None) => return Err(Error::NoMasterKey),
-            (Self::Kms, _) => return Err(no_kms()),
+            (Self::Kms(kms), _) => {
+                let made = kms.make(dek.key(), path, epoch).await?;
+                let blob = STANDARD.encode(made.blob);
+                WrappedKey::Kms {
+                    key: made.key,
+                    blob,
+                }
+            }
         };
         Ok(DataKey {
             epoch,
@@ -130,7 +145,7 @@ impl KeyHolder {
     fn place<'a>(&'a self, stream: &'a StreamId, epoch: u32) -> DekPlace<'a> {
         let project = match self {
             Self::Project(pass) => pass.project.name.as_str(),
-            Self::Kms => NO_PROJECT,
+            Self::Kms(_) => NO_PROJECT,
         };
         DekPlace {
             project,
@@ -161,6 +176,6 @@ async fn project_entry(store: &dyn Store, pass: &Pass) -> Result<Arc<ProjectEntr
     found.entry.ok_or(Error::NoMasterKey)
 }
 
-fn no_kms() -> Error {
-    Error::NotAllowed("no key management service is configured for this stream".to_owned())
+fn not_base64() -> kms::Error {
+    kms::Error::InvalidCiphertext("what is recorded is not base64".into())
 }

@@ -10,13 +10,14 @@ mod holder;
 mod leases;
 pub mod master;
 mod opening;
+mod outage;
 mod policy;
 mod rotate;
 mod sealing;
 mod shred;
 mod stored;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use quick_cache::sync::Cache;
@@ -24,7 +25,7 @@ use quick_cache::sync::Cache;
 pub use certificate::{Certificate, RecordRange, ShreddedEpoch};
 pub use holder::KeyHolder;
 pub use leases::{Lease, Leases};
-pub use rotate::Rotated;
+pub use rotate::{Authority, Rotated};
 pub use sealing::{Sealer, Sealing};
 pub use shred::ShredError;
 
@@ -38,7 +39,7 @@ use super::{
 use crate::{
     body::SessionKeys,
     crypto::{Cipher, Digest, Opener, StreamCipher},
-    keys::{self, RotateAfter},
+    keys::{self, RotateAfter, kms::Kms},
     store::{DataKey, DataKeys, Holder, Store, StreamEntry, StreamState, Versioned},
     stream::StreamPath,
     telemetry::metrics::Metrics,
@@ -47,11 +48,15 @@ use crate::{
 /// Streams whose allowance is remembered. One that is forgotten costs a block of the key's count.
 const KNOWN_ALLOWANCES: usize = 100_000;
 
+/// How long a session uses a key of the service's without asking the cache: that costs microseconds.
+const RENEW_AFTER: Duration = Duration::from_secs(1);
+
 /// Makes, rotates and hands out the managed keys of all streams.
 pub struct Keyring {
     registry: Arc<Registry>,
     store: Arc<dyn Store>,
     rotate_after: RotateAfter,
+    kms: Option<Kms>,
     allowances: Cache<StreamPath, Arc<Allowance>>,
     /// Who is appending under which key epoch.
     pub leases: Leases,
@@ -89,12 +94,14 @@ impl Keyring {
         registry: Arc<Registry>,
         store: Arc<dyn Store>,
         rotate_after: RotateAfter,
+        kms: Option<Kms>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             registry,
             store,
             rotate_after,
+            kms,
             allowances: Cache::new(KNOWN_ALLOWANCES),
             leases: Leases::default(),
             metrics,
@@ -121,7 +128,7 @@ impl Keyring {
                 };
             }
             KeySource::Managed => KeyHolder::Project(owners_pass(stream, caller)?),
-            KeySource::Kms => KeyHolder::Kms,
+            KeySource::Kms => KeyHolder::Kms(self.kms(&stream.path)?),
         };
         // Whoever sends a key believes that it is used.
         if headers.contains_key(keys::KEY_HEADER) {
@@ -146,6 +153,22 @@ impl Keyring {
             caller: caller.clone(),
             life: Life::of(stream.data_keys()),
         }))
+    }
+
+    /// Drops the unwrapped keys of a stream, which are its no more. Those that sessions hold go with the change of
+    /// its entry.
+    pub async fn forget(&self, path: &StreamPath) {
+        if let Some(kms) = &self.kms {
+            kms.forget(path).await;
+        }
+    }
+
+    fn kms(&self, path: &StreamPath) -> Result<Kms, Error> {
+        self.kms.clone().ok_or_else(|| {
+            Error::NotAllowed(format!(
+                "stream `{path}` needs a key management service, and none is configured"
+            ))
+        })
     }
 
     /// What is recorded of a stream now. It lives, has the cipher that it had, and its keys are those that it

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
-use super::{Managed, data_keys};
+use super::{KeyHolder, Managed, RENEW_AFTER, data_keys};
 use crate::{
     body::{EpochKey, EpochKeys},
     proxy::Error,
@@ -16,12 +17,18 @@ pub(super) struct Source {
     managed: Managed,
     /// The changes of the config store that the keys at hand are as of.
     as_of: u64,
+    /// When the first of them was asked for.
+    since: Instant,
 }
 
 impl Source {
     pub(super) fn new(managed: Managed) -> Self {
         let as_of = managed.keyring.registry.changes();
-        Self { managed, as_of }
+        Self {
+            managed,
+            as_of,
+            since: Instant::now(),
+        }
     }
 
     /// The key as it is recorded now, so that one of a rotation just now is found, too.
@@ -57,6 +64,13 @@ impl EpochKeys for Source {
 
     fn is_outdated(&mut self) -> bool {
         let now = self.managed.keyring.registry.changes();
-        std::mem::replace(&mut self.as_of, now) != now
+        let is_changed = std::mem::replace(&mut self.as_of, now) != now;
+        // A session must not outlast what the cache of the service's keys allows.
+        let is_held = matches!(self.managed.holder, KeyHolder::Kms(_));
+        let is_stale = is_held && self.since.elapsed() >= RENEW_AFTER;
+        if is_stale {
+            self.since = Instant::now();
+        }
+        is_changed || is_stale
     }
 }

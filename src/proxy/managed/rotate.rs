@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, header};
 
-use super::{Keyring, Managed, data_keys, first::is_conflict, holder::Wrapping, sealing::newest};
+use super::{
+    KeyHolder, Keyring, Managed, data_keys, first::is_conflict, holder::Wrapping, sealing::newest,
+};
 use crate::{
     project::Scope,
     proxy::{
@@ -30,32 +32,54 @@ pub struct Rotated {
     pub to: u32,
 }
 
+/// Who has a stream's key rotated.
+#[derive(Clone, Copy)]
+pub enum Authority<'a> {
+    /// An API key with `manage`: of a stream with managed keys.
+    Key(&'a Arc<Pass>),
+    /// Whoever operates this proxy: of a stream whose keys the key management service holds.
+    Operator,
+}
+
+impl<'a> From<&'a Arc<Pass>> for Authority<'a> {
+    fn from(pass: &'a Arc<Pass>) -> Self {
+        Self::Key(pass)
+    }
+}
+
 impl Proxy {
     /// Gives a stream a new data key; one that has none yet gets its first. Records of before keep opening under
     /// theirs.
     ///
     /// # Errors
     /// [`Error::Raced`] when another rotation was faster, [`Error::NotAllowed`] and
-    /// [`Error::NoMasterKey`] for an API key that may not, [`Error::Invalid`] for a stream that has no managed
-    /// keys or is not there.
-    pub async fn rotate_key(&self, path: &StreamPath, pass: &Arc<Pass>) -> Result<Rotated, Error> {
-        let rotated = self.rotate_key_of(path, pass).await;
+    /// [`Error::NoMasterKey`] for an authority that may not, [`Error::Invalid`] for a stream that has no managed
+    /// keys or is not there, [`Error::Kms`].
+    pub async fn rotate_key(
+        &self,
+        path: &StreamPath,
+        by: impl Into<Authority<'_>>,
+    ) -> Result<Rotated, Error> {
+        let rotated = self.rotate_key_of(path, by.into()).await;
         rotated.map_err(|stop| match stop {
             Stop::Error(error) => error,
             Stop::Relay(_) => Error::Unprepared(Box::new(Error::Garbage("no tail"))),
         })
     }
 
-    async fn rotate_key_of(&self, path: &StreamPath, pass: &Arc<Pass>) -> Result<Rotated, Stop> {
-        if !pass.scopes.allow(Scope::Manage) {
-            let text = format!("the API key lacks the scope `{}`", Scope::Manage);
-            return Err(Error::NotAllowed(text).into());
-        }
+    async fn rotate_key_of(&self, path: &StreamPath, by: Authority<'_>) -> Result<Rotated, Stop> {
         let mut headers = HeaderMap::new();
-        if let Some(token) = pass.project.authorization() {
-            headers.insert(header::AUTHORIZATION, token.clone());
+        let mut pass = None;
+        if let Authority::Key(key) = by {
+            if !key.scopes.allow(Scope::Manage) {
+                let text = format!("the API key lacks the scope `{}`", Scope::Manage);
+                return Err(Error::NotAllowed(text).into());
+            }
+            if let Some(token) = key.project.authorization() {
+                headers.insert(header::AUTHORIZATION, token.clone());
+            }
+            pass = Some(Arc::clone(key));
         }
-        let pass = Some(Arc::clone(pass));
         let caller = Caller::new(&self.upstream, &headers, Operation::Stream, pass);
         let stream = match self.registry.lookup(path).await? {
             Lookup::Found(Access::Sealed(stream)) => stream,
@@ -64,6 +88,11 @@ impl Proxy {
         };
         let managed = self.keyring.managed(&stream, &HeaderMap::new(), &caller)?;
         let managed = managed.ok_or_else(|| not_managed(path))?;
+        // An API key of one project says nothing of a stream whose keys no project holds.
+        if let (Authority::Key(_), KeyHolder::Kms(_)) = (by, &managed.holder) {
+            let text = format!("rotating the key of stream `{path}` is up to the proxy's operator");
+            return Err(Error::NotAllowed(text).into());
+        }
         self.keyring.rotate(&managed, stream.data_keys()).await
     }
 }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::{
-    Keyring, Lease, Life, Managed,
+    KeyHolder, Keyring, Lease, Life, Managed, RENEW_AFTER,
     allowance::Allowance,
     data_keys,
     first::is_conflict,
     holder::Wrapping,
+    outage::{Outage, beyond_policy},
     policy::{Limits, Next, amount},
 };
 use crate::{
@@ -44,6 +47,8 @@ struct Latest {
     managed: Managed,
     /// With the commitment of the data key that it is of.
     cipher: Option<(Digest, StreamCipher)>,
+    /// When it was unwrapped.
+    unwrapped: Instant,
 }
 
 /// The key for all parts of one input.
@@ -68,6 +73,7 @@ impl Sealer {
         Self(Kind::Managed(Box::new(Latest {
             managed,
             cipher: None,
+            unwrapped: Instant::now(),
         })))
     }
 
@@ -135,6 +141,9 @@ impl Own {
 impl Latest {
     async fn take(&mut self, wanted: store::Sealing) -> Result<Sealing, Stop> {
         let keyring = Arc::clone(&self.managed.keyring);
+        if let KeyHolder::Kms(_) = self.managed.holder {
+            self.renew(&keyring).await?;
+        }
         // Before the look-up: see `Leases::take`.
         let mut lease = keyring.leases.take(&self.managed.path);
         let (mut key, life) = keyring.supply(&self.managed, wanted).await?;
@@ -163,6 +172,22 @@ impl Latest {
             cipher,
             lease: Some(Arc::new(lease)),
         })
+    }
+
+    /// Has the service's key before anything is counted under it, for one that cannot be had seals nothing; and
+    /// has it again from time to time, so that a session does not outlast what the cache allows.
+    async fn renew(&mut self, keyring: &Keyring) -> Result<(), Stop> {
+        if self.cipher.is_some() && self.unwrapped.elapsed() < RENEW_AFTER {
+            return Ok(());
+        }
+        let (key, life) = keyring
+            .supply(&self.managed, store::Sealing::default())
+            .await?;
+        self.managed.life = life;
+        let cipher = keyring.unwrap(&self.managed, &key).await?;
+        self.cipher = Some((key.commit, cipher));
+        self.unwrapped = Instant::now();
+        Ok(())
     }
 }
 
@@ -203,8 +228,13 @@ impl Keyring {
         let wrapping = managed.holder.wrapping(&*self.store).await?;
         let found = self.look(managed).await?;
         let Some(keys) = data_keys(&found) else {
+            allowance.outage.pause().map_err(Error::from)?;
             let reserved = limits.block(store::Sealing::default(), wanted);
-            let key = self.first(managed, &wrapping, &found, reserved).await?;
+            let made = self.first(managed, &wrapping, &found, reserved).await;
+            if let Err(Stop::Error(Error::Kms(error))) = &made {
+                allowance.outage.failed(error);
+            }
+            let key = made?;
             allowance.add(&key, reserved, wanted);
             let life = Life(Some(key.commit));
             return Ok((key, life));
@@ -214,6 +244,7 @@ impl Keyring {
             return Ok((key, life));
         }
         let found = (&found, keys);
+        let limits = (limits, &allowance.outage);
         let (key, reserved) = self.more(managed, limits, &wrapping, found, wanted).await?;
         allowance.add(&key, reserved, wanted);
         Ok((key, life))
@@ -223,34 +254,78 @@ impl Keyring {
     async fn more(
         &self,
         managed: &Managed,
-        limits: &Limits,
+        (limits, outage): (&Limits, &Outage),
         wrapping: &Wrapping,
         (found, keys): (&Versioned<Arc<StreamEntry>>, &DataKeys),
         wanted: store::Sealing,
     ) -> Result<(DataKey, store::Sealing), Stop> {
         let key = newest(managed, keys)?;
-        match limits.next(key, wanted, clock::now_ms()) {
-            Next::Reserve(block) => {
-                let mut keys = keys.clone();
-                let counted = keys.keys.last_mut().ok_or(Error::KeyShredded)?;
-                counted.sealed.records = counted.sealed.records.saturating_add(block.records);
-                counted.sealed.bytes = counted.sealed.bytes.saturating_add(block.bytes);
-                let key = counted.clone();
-                let Managed { path, cipher, .. } = managed;
-                let registry = &self.registry;
-                registry
-                    .record_data_keys(path, *cipher, found, keys, None)
-                    .await?;
-                Ok((key, block))
-            }
+        let now = clock::now_ms();
+        let beyond = match managed.holder {
+            KeyHolder::Kms(_) => beyond_policy(managed.cipher, key, wanted, now),
+            KeyHolder::Project(_) => None,
+        };
+        if let Some(block) = beyond.filter(|_| outage.goes_on(key)) {
+            return self.reserve(managed, (found, keys), block).await;
+        }
+        match limits.next(key, wanted, now) {
+            Next::Reserve(block) => self.reserve(managed, (found, keys), block).await,
             Next::Rotate(reason) => {
+                match beyond {
+                    Some(_) => outage.tries(key),
+                    None => outage.pause().map_err(Error::from)?,
+                }
                 let reserved = limits.block(store::Sealing::default(), wanted);
-                let key = self
-                    .next_key(managed, wrapping, (found, keys), reserved, reason)
-                    .await?;
-                Ok((key, reserved))
+                let next = self.next_key(managed, wrapping, (found, keys), reserved, reason);
+                match next.await {
+                    Err(Stop::Error(Error::Kms(error))) => {
+                        outage.failed(&error);
+                        let error = Error::Kms(error);
+                        self.go_on(managed, (found, keys), beyond, error).await
+                    }
+                    next => {
+                        outage.ended();
+                        next.map(|next| (next, reserved))
+                    }
+                }
             }
         }
+    }
+
+    /// Goes on under a key that is due, as far as that is safe: no new one can be had now.
+    async fn go_on(
+        &self,
+        managed: &Managed,
+        found: (&Versioned<Arc<StreamEntry>>, &DataKeys),
+        room: Option<store::Sealing>,
+        error: Error,
+    ) -> Result<(DataKey, store::Sealing), Stop> {
+        let Some(block) = room else {
+            return Err(error.into());
+        };
+        let cause = error.told();
+        tracing::warn!(stream = %managed.path, cause, "no new key now: the one that is due goes on");
+        self.reserve(managed, found, block).await
+    }
+
+    /// Writes down that so much is about to be sealed under the newest key.
+    async fn reserve(
+        &self,
+        managed: &Managed,
+        (found, keys): (&Versioned<Arc<StreamEntry>>, &DataKeys),
+        block: store::Sealing,
+    ) -> Result<(DataKey, store::Sealing), Stop> {
+        let mut keys = keys.clone();
+        let counted = keys.keys.last_mut().ok_or(Error::KeyShredded)?;
+        counted.sealed.records = counted.sealed.records.saturating_add(block.records);
+        counted.sealed.bytes = counted.sealed.bytes.saturating_add(block.bytes);
+        let key = counted.clone();
+        let Managed { path, cipher, .. } = managed;
+        let registry = &self.registry;
+        registry
+            .record_data_keys(path, *cipher, found, keys, None)
+            .await?;
+        Ok((key, block))
     }
 }
 
@@ -262,13 +337,21 @@ fn ready(
     wanted: store::Sealing,
 ) -> Result<Option<DataKey>, Error> {
     let key = newest(managed, keys)?;
-    let is_ready = wanted == store::Sealing::default()
-        || !limits.is_old(key, clock::now_ms()) && allowance.take(key, wanted);
+    let outage = &allowance.outage;
+    let is_due = match outage.is_overdue(key) {
+        true => !outage.goes_on(key),
+        false => limits.is_old(key, clock::now_ms()),
+    };
+    let is_ready = wanted == store::Sealing::default() || !is_due && allowance.take(key, wanted);
     Ok(is_ready.then(|| key.clone()))
 }
 
 /// The key that seals.
 pub(super) fn newest<'a>(managed: &Managed, keys: &'a DataKeys) -> Result<&'a DataKey, Error> {
-    keys.current()
-        .ok_or_else(|| Error::shredded_stream(&managed.path))
+    keys.current().ok_or_else(|| {
+        Error::NotAllowed(format!(
+            "the keys of stream `{}` were shredded: it takes no more records",
+            managed.path
+        ))
+    })
 }

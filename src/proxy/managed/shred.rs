@@ -143,6 +143,7 @@ impl Proxy {
             };
             match self.registry.erase(changes).await {
                 Ok(()) => {
+                    self.keyring.forget(doomed.path).await;
                     tracing::info!(stream = %doomed.path, before = ?doomed.before, "stream shredded");
                     return Ok((shredded, cipher));
                 }

@@ -81,8 +81,7 @@ impl Registry {
 impl SealedStream {
     /// Where its key comes from.
     pub fn key_source(&self) -> KeySource {
-        let rule = self.rules.stream(&self.path);
-        rule.map_or(KeySource::Header, |rule| rule.key_source())
+        self.rules.key_source(&self.path)
     }
 
     /// The project that it belongs to.
@@ -102,9 +101,9 @@ impl SealedStream {
 }
 
 impl Rules {
-    /// Whether the proxy makes the keys of a stream.
-    pub fn makes_keys(&self, path: &StreamPath) -> bool {
-        let source = self.stream(path).map(|rule| rule.key_source());
-        matches!(source, Some(KeySource::Managed | KeySource::Kms))
+    /// Where a stream's key comes from.
+    pub fn key_source(&self, path: &StreamPath) -> KeySource {
+        let rule = self.stream(path);
+        rule.map_or(KeySource::Header, |rule| rule.key_source())
     }
 }

@@ -9,6 +9,7 @@ mod certificates;
 mod config;
 mod export;
 mod keyed;
+mod kms;
 mod lines;
 mod master;
 mod page;

@@ -1,4 +1,5 @@
-//! Whether the proxy can do its work: the config store, the upstream, the certificates, each with its reason.
+//! Whether the proxy can do its work: the config store, the upstream, the certificates, the key management service,
+//! each with its reason.
 
 use std::{
     sync::Arc,
@@ -8,9 +9,10 @@ use std::{
 use serde::Serialize;
 use tokio::sync::Mutex;
 
-use super::certificates;
+use super::{certificates, kms::KmsCheck};
 use crate::{
     drain::Drain,
+    keys::kms::Kms,
     server::Reloads,
     store::{Store, Summary},
     telemetry::metrics::Metrics,
@@ -27,6 +29,7 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Readiness {
     store: Arc<dyn Store>,
     upstream: Upstream,
+    kms: Option<Kms>,
     reloads: Arc<Reloads>,
     drain: Drain,
     metrics: Arc<Metrics>,
@@ -54,12 +57,14 @@ struct Checks {
     upstream: Check,
     certificates: Check,
     #[serde(skip_serializing_if = "Option::is_none")]
+    kms: Option<KmsCheck>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     draining: Option<Check>,
 }
 
 #[derive(Debug, Serialize)]
-struct Check {
-    ok: bool,
+pub(super) struct Check {
+    pub(super) ok: bool,
     reason: String,
 }
 
@@ -68,6 +73,7 @@ impl Readiness {
     pub fn new(
         store: Arc<dyn Store>,
         upstream: Upstream,
+        kms: Option<Kms>,
         reloads: Arc<Reloads>,
         drain: Drain,
         metrics: Arc<Metrics>,
@@ -75,6 +81,7 @@ impl Readiness {
         Self {
             store,
             upstream,
+            kms,
             reloads,
             drain,
             metrics,
@@ -141,6 +148,7 @@ impl Readiness {
                 &self.reloads.certificates(),
                 SystemTime::now(),
             )),
+            kms: self.kms.as_ref().map(KmsCheck::of),
             draining: is_draining.then(|| Check::of(Err("the proxy is stopping".to_owned()))),
         };
         let is_well = checks.store.ok && checks.upstream.ok && checks.certificates.ok;
@@ -156,11 +164,13 @@ impl Readiness {
         process.draining.set(self.drain.is_draining().into());
         certificates::measure(&self.reloads.certificates(), &process.certificate_expiry);
         let checks = &report.checks;
-        for (name, check) in [
+        let kms = checks.kms.as_ref().map(|kms| ("kms", &kms.check));
+        let always = [
             ("store", &checks.store),
             ("upstream", &checks.upstream),
             ("certificates", &checks.certificates),
-        ] {
+        ];
+        for (name, check) in always.into_iter().chain(kms) {
             let gauge = process.ready_check.with_label_values(&[name]);
             gauge.set(check.ok.into());
         }
@@ -168,7 +178,7 @@ impl Readiness {
 }
 
 impl Check {
-    fn of(outcome: Result<String, String>) -> Self {
+    pub(super) fn of(outcome: Result<String, String>) -> Self {
         let ok = outcome.is_ok();
         let (Ok(reason) | Err(reason)) = outcome;
         Self { ok, reason }

@@ -18,6 +18,7 @@ mod ran;
 mod raw;
 mod tap;
 mod traces;
+mod transit;
 mod twin;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -51,6 +52,7 @@ pub use raw::{
 };
 pub use tap::{Tap, Way, contains};
 pub use traces::leaks;
+pub use transit::{Transit, Vault};
 pub use twin::{Twin, delete, nudge, purged, shape};
 
 /// A basin name for tests.

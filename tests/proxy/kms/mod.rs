@@ -1,0 +1,10 @@
+//! Clients of streams whose keys a key management service holds send no key, and the service is asked seldom.
+
+mod access;
+mod errors;
+mod moved;
+mod outage;
+mod ready;
+mod rotation;
+mod seldom;
+mod setup;
