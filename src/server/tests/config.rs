@@ -41,7 +41,7 @@ fn every_mistake_is_reported_with_its_key() {
         keys(|c| {
             c.tls.key_file = "k".into();
             c.tls.cert_file = "c".into();
-            c.authenticate = Authenticate::ApiKey;
+            c.authenticate = Authenticate::Mtls;
             c.basin_domain = "Upper.example".to_owned();
         }),
         [
@@ -76,7 +76,7 @@ fn a_budget_too_small_for_one_request_is_refused_and_sizes_are_written_exactly()
         ((16 << 20) + 1, "16777217 B", true),
         (1 << 34, "16 GiB", true),
         ((16 << 20) - 1024, "16383 KiB", false),
-        (0, "0 GiB", false),
+        (0, "0 B", false),
     ] {
         let limits = Limits {
             max_inflight_bytes: bytesize::ByteSize::b(bytes),
