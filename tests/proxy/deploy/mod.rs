@@ -38,6 +38,7 @@ const EXPECTED: &[(&str, &[&str])] = &[
     ("streamseal_opened_bytes_total", &["cipher"]),
     ("streamseal_decryption_failures_total", &["reason"]),
     ("streamseal_key_errors_total", &["reason"]),
+    ("streamseal_api_key_refusals_total", &["reason"]),
     ("streamseal_split_batches_total", &[]),
     ("streamseal_split_parts_total", &[]),
     ("streamseal_compressed_records_total", &[]),
