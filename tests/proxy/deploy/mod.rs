@@ -39,6 +39,7 @@ const EXPECTED: &[(&str, &[&str])] = &[
     ("streamseal_decryption_failures_total", &["reason"]),
     ("streamseal_key_errors_total", &["reason"]),
     ("streamseal_key_rotations_total", &["reason"]),
+    ("streamseal_api_key_refusals_total", &["reason"]),
     ("streamseal_split_batches_total", &[]),
     ("streamseal_split_parts_total", &[]),
     ("streamseal_compressed_records_total", &[]),
