@@ -220,3 +220,17 @@ fn mistakes_of_every_section_are_found_together() {
         ]
     );
 }
+
+#[test]
+fn keys_of_a_service_need_one() {
+    let rule = "[[streams]]\nmatch = \"a-*/**\"\ncipher = \"aegis-256\"\nkey = \"kms\"\n";
+    let tls = "[listen.tls]\nself_signed = true\n";
+    let without = load(&format!("{tls}{rule}"), &[]).unwrap();
+    assert_eq!(
+        without.check(),
+        ["streams[0].key: \"kms\" needs kms.provider"]
+    );
+    let aws = "[kms]\nprovider = \"aws\"\n[kms.aws]\nkey_id = \"alias/streams\"\n";
+    let with = load(&format!("{tls}{aws}{rule}"), &[]).unwrap();
+    assert_eq!(with.check(), [""; 0]);
+}
