@@ -298,3 +298,17 @@ fn projects_and_api_keys_go_together() {
     let found = config.check();
     assert_eq!(keys(&found), ["listen.authenticate", "streams[0].key"]);
 }
+
+#[test]
+fn keys_of_a_service_need_one() {
+    let rule = "[[streams]]\nmatch = \"a-*/**\"\ncipher = \"aegis-256\"\nkey = \"kms\"\n";
+    let tls = "[listen.tls]\nself_signed = true\n";
+    let without = load(&format!("{tls}{rule}"), &[]).unwrap();
+    assert_eq!(
+        without.check(),
+        ["streams[0].key: \"kms\" needs kms.provider"]
+    );
+    let aws = "[kms]\nprovider = \"aws\"\n[kms.aws]\nkey_id = \"alias/streams\"\n";
+    let with = load(&format!("{tls}{aws}{rule}"), &[]).unwrap();
+    assert_eq!(with.check(), [""; 0]);
+}

@@ -36,7 +36,7 @@ impl KmsCheck {
             Some(away) => Err(format!("{}, since {}", away.error, time(away.since))),
             None if troubles.is_empty() => Ok("no failure in the last ten minutes".to_owned()),
             None => Ok(format!(
-                "it answers, but not for {} keys of streams",
+                "it answers; data keys that it does not unwrap: {}",
                 troubles.len()
             )),
         };
