@@ -6,11 +6,13 @@ use http::{HeaderMap, header};
 
 use super::{Keyring, Managed, data_keys, first::is_conflict, holder::Wrapping, sealing::newest};
 use crate::{
+    clock,
     project::Scope,
     proxy::{
         Error, Proxy,
         call::{Caller, Stop},
         gate::Pass,
+        projects::{ProjectError, rules},
         registry::{Access, Lookup},
     },
     store::{DataKey, DataKeys, Sealing, StreamEntry, Versioned},
@@ -35,8 +37,8 @@ impl Proxy {
     /// theirs.
     ///
     /// # Errors
-    /// [`Error::Raced`] when another rotation was faster, [`Error::NotAllowed`] and
-    /// [`Error::NoMasterKey`] for an API key that may not, [`Error::Invalid`] for a stream that has no managed
+    /// [`Error::Raced`] when another rotation was faster, [`Error::NotAllowed`], [`Error::NoMasterKey`] and
+    /// [`Error::Unauthenticated`] for an API key that may not, or not any more, [`Error::Invalid`] for a stream that has no managed
     /// keys or is not there.
     pub async fn rotate_key(&self, path: &StreamPath, pass: &Arc<Pass>) -> Result<Rotated, Error> {
         let rotated = self.rotate_key_of(path, pass).await;
@@ -55,8 +57,8 @@ impl Proxy {
         if let Some(token) = pass.project.authorization() {
             headers.insert(header::AUTHORIZATION, token.clone());
         }
-        let pass = Some(Arc::clone(pass));
-        let caller = Caller::new(&self.upstream, &headers, Operation::Stream, pass);
+        let by = Some(Arc::clone(pass));
+        let caller = Caller::new(&self.upstream, &headers, Operation::Stream, by);
         let stream = match self.registry.lookup(path).await? {
             Lookup::Found(Access::Sealed(stream)) => stream,
             Lookup::Unsettled => return Err(Error::OtherLife(path.clone()).into()),
@@ -64,13 +66,20 @@ impl Proxy {
         };
         let managed = self.keyring.managed(&stream, &HeaderMap::new(), &caller)?;
         let managed = managed.ok_or_else(|| not_managed(path))?;
-        self.keyring.rotate(&managed, stream.data_keys()).await
+        self.keyring
+            .rotate(&managed, stream.data_keys(), pass)
+            .await
     }
 }
 
 impl Keyring {
     /// Rotates the key of a stream whose keys were these when the request came.
-    async fn rotate(&self, managed: &Managed, before: Option<&DataKeys>) -> Result<Rotated, Stop> {
+    async fn rotate(
+        &self,
+        managed: &Managed,
+        before: Option<&DataKeys>,
+        by: &Pass,
+    ) -> Result<Rotated, Stop> {
         let from = before
             .and_then(|keys| keys.keys.last())
             .map(|key| key.epoch);
@@ -78,6 +87,7 @@ impl Keyring {
         let _turn = allowance.turn.lock().await;
         for _ in 0..MAX_ROUNDS {
             let wrapping = managed.holder.wrapping(&*self.store).await?;
+            self.authorise(&wrapping, by).await?;
             let found = self.look(managed).await?;
             let keys = data_keys(&found);
             let now = keys.and_then(|keys| keys.keys.last()).map(|key| key.epoch);
@@ -103,6 +113,21 @@ impl Keyring {
             }
         }
         Err(Error::Raced(managed.path.clone()).into())
+    }
+
+    /// Makes sure that the API key may still do it: it came in before this. Where its project wraps the key, that
+    /// is recorded only if the project has not changed since.
+    async fn authorise(&self, wrapping: &Wrapping, by: &Pass) -> Result<(), Error> {
+        let row = match wrapping.project() {
+            Some(row) => Some(Arc::clone(row)),
+            None => self.store.project(&by.project.name).await?.entry,
+        };
+        let row = row.ok_or(Error::NoMasterKey)?;
+        match rules::authorise(&row, by, row.now(clock::now_ms())) {
+            Ok(()) => Ok(()),
+            Err(ProjectError::Refused(error)) => Err(error),
+            Err(other) => Err(Error::NotAllowed(other.to_string())),
+        }
     }
 
     async fn first_of_existing(
