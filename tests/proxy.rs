@@ -44,6 +44,8 @@ mod flow;
 mod fuzz;
 #[path = "proxy/gate.rs"]
 mod gate;
+#[path = "proxy/gate_lasting.rs"]
+mod gate_lasting;
 #[path = "proxy/gate_sessions.rs"]
 mod gate_sessions;
 #[path = "proxy/gate_tenants.rs"]

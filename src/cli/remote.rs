@@ -48,6 +48,34 @@ pub(super) struct Keyed {
     api_key_file: PathBuf,
 }
 
+/// A running proxy's admin listener, and an API key with scope `manage` or the operator's token.
+#[derive(Debug, clap::Args)]
+pub(super) struct KeyedOrOperator {
+    /// The admin listener of the proxy; with an API key, on this host.
+    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN)]
+    admin: Uri,
+    /// The file with an API key with scope `manage`; `-` reads standard input. For streams whose keys a key
+    /// management service holds, leave it out.
+    #[arg(long, value_name = "FILE", conflicts_with = "admin_token_file")]
+    api_key_file: Option<PathBuf>,
+    /// The file with the token that the admin API asks for, where no API key is given.
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+}
+
+impl KeyedOrOperator {
+    /// The listener to ask.
+    ///
+    /// # Errors
+    /// A URL or a file that is of no use.
+    pub(super) fn listener(&self) -> Result<Listener, Failure> {
+        match &self.api_key_file {
+            Some(file) => Listener::keyed(&self.admin, file),
+            None => Listener::new(&self.admin, self.admin_token_file.as_deref()),
+        }
+    }
+}
+
 /// Where a proxy's admin listener is unless its configuration says otherwise.
 const DEFAULT_ADMIN: &str = "http://127.0.0.1:9090";
 
@@ -89,17 +117,22 @@ impl Keyed {
     /// # Errors
     /// A URL that is of no use, or a file that does not hold one API key.
     pub(super) fn listener(&self) -> Result<Listener, Failure> {
-        let listener = Listener::new(&self.admin, None)?;
-        let authorization = api_key(&self.api_key_file).map_err(Failure::Config)?;
-        Ok(Listener {
+        Listener::keyed(&self.admin, &self.api_key_file)
+    }
+}
+
+impl Listener {
+    /// The listener at `url`, asked with the API key in a file, and only on this host.
+    fn keyed(url: &Uri, api_key_file: &Path) -> Result<Self, Failure> {
+        let listener = Self::new(url, None)?;
+        let authorization = api_key(api_key_file).map_err(Failure::Config)?;
+        Ok(Self {
             authorization: Some(authorization),
             stays_here: true,
             ..listener
         })
     }
-}
 
-impl Listener {
     /// The listener at `url`, which asks for the token in a file, if for any.
     ///
     /// # Errors

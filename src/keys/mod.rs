@@ -2,6 +2,7 @@
 //! key management service.
 
 mod file;
+mod glob;
 mod header;
 pub mod kms;
 mod projects;
@@ -11,6 +12,7 @@ mod rotation;
 use serde::{Deserialize, Serialize};
 
 pub use file::{FileKey, FileKeyError};
+pub use glob::glob;
 pub use header::{KEY_HEADER, check_length, from_header};
 pub use projects::{Project, ProjectRule, Projects};
 pub use rotation::{MAX_GCM_RECORDS, RotateAfter};

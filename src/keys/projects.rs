@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::GlobMatcher;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use super::reach::Reach;
+use super::{glob, reach::Reach};
 use crate::{
     crypto::{Key, Pepper},
     file::{self, OptionalFile},
@@ -198,15 +198,6 @@ fn access_token(path: &OptionalFile) -> Result<Option<HeaderValue>, String> {
     let path = path.path();
     path.map(|path| file::read_bearer("access_token_file", path))
         .transpose()
-}
-
-fn glob(text: &str) -> Result<GlobMatcher, String> {
-    if text.is_empty() {
-        return Err("empty glob".into());
-    }
-    let glob = GlobBuilder::new(text).literal_separator(true).build();
-    glob.map(|glob| glob.compile_matcher())
-        .map_err(|error| error.to_string())
 }
 
 fn not_set(file: &OptionalFile) -> bool {

@@ -13,6 +13,7 @@ use super::{
     call::{Caller, Stop, collect},
     ceiling::StreamCeiling,
     control::collect_error,
+    gate::Pass,
     managed::{Sealer, Sealing},
     registry::{Access, Lookup, Purpose, SealedStream},
     respond::{self, Asked},
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     body::{self, SealedBody},
     keys,
+    project::Scope,
     stream::StreamPath,
     upstream::{Body, ResponseBody, Target, Upstream},
     wire::{
@@ -78,6 +80,8 @@ impl Proxy {
         .await
         .map_err(|error| collect_error(error, encoding.bad_body()))?;
         let input = encoding.decode(body.clone())?;
+        let allowed = |pass: &Pass| pass.allow_stream(Scope::Append, &path);
+        self.still(caller, allowed).await?;
         let access = self
             .access(&path, Purpose::Append, &parts.headers, caller)
             .await?;
@@ -99,6 +103,7 @@ impl Proxy {
         let ceiling = self.ceiling(&stream, &sealer, uri, caller).await?;
         let reserved = ceiling.reserve(&input).await;
         reserved.map_err(Stop::before_sending)?;
+        self.still(caller, allowed).await?;
         let mut whole: Option<AppendAck> = None;
         for part in sealed {
             let has_data = part.has_data();

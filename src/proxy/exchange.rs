@@ -39,7 +39,7 @@ use crate::{
         report::{Client, Key, Report},
         request_id::{self, RequestId},
         sinks::Sinks,
-        traces::Span,
+        traces::{Span, TRACESTATE, Traces},
     },
     upstream::{Body, BoxError},
 };
@@ -118,7 +118,8 @@ impl Exchange {
         let token = headers.get(header::AUTHORIZATION);
         let token = token.filter(|_| sinks.audit.is_some());
         let token = token.map(|token| TokenFingerprint::of(token.as_bytes()).to_string());
-        let span = sinks.traces.as_ref().map(|traces| traces.begin(headers));
+        let begin = |traces: &Traces| without_stray_state(headers, |headers| traces.begin(headers));
+        let span = sinks.traces.as_ref().map(begin);
         Arc::new(Self {
             metrics,
             _open: sinks.open(),
@@ -333,6 +334,24 @@ impl Drop for Exchange {
             span.end(&report);
         }
     }
+}
+
+/// Begins a span on headers without the state of other tracing systems, if there is an API key in it: it would
+/// go to the collector with the span. It is put back, for the request to be refused for it.
+fn without_stray_state(
+    headers: &mut HeaderMap,
+    begin: impl FnOnce(&mut HeaderMap) -> Span,
+) -> Span {
+    let state: Vec<HeaderValue> = headers.get_all(TRACESTATE).iter().cloned().collect();
+    if !state.iter().any(|state| holds_api_key(state.as_bytes())) {
+        return begin(headers);
+    }
+    headers.remove(TRACESTATE);
+    let span = begin(headers);
+    for state in state {
+        headers.append(TRACESTATE, state);
+    }
+    span
 }
 
 /// A path as it may be told: without an API key that does not belong there.

@@ -12,9 +12,10 @@ use self::{bound::bound, plain_body::PlainBody};
 use super::{
     Error, Proxy,
     call::{Caller, Stop, empty, full},
+    gate::{Pass, Tenure},
     registry::{Access, PlainStream, Purpose},
     respond::{self, Asked},
-    route::NotRecords,
+    route::{Forwarded, NotRecords},
 };
 use crate::{
     project::Scope,
@@ -48,12 +49,31 @@ impl Proxy {
         &self,
         _proof: Untouched,
         basin: Option<&BasinName>,
-        request: Request<Incoming>,
+        request: Request<Body>,
     ) -> Result<Response<Body>, Stop> {
-        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         let target = basin.map_or(Target::Account, Target::Basin);
         let response = self.upstream.send(target, request).await;
         Ok(respond::relay(response.map_err(Error::from)?))
+    }
+
+    /// The same request, whose body breaks off when the API key is over that allows the change which it is.
+    pub(super) fn bound_by_api_key(
+        &self,
+        request: Request<Incoming>,
+        forwarded: &Forwarded,
+        caller: &Caller,
+        asked: &Asked,
+    ) -> Request<Body> {
+        let tenure = match forwarded {
+            Forwarded::ReconfigureStream(path) => self.tenure(caller, Scope::Manage, path),
+            Forwarded::Basins
+            | Forwarded::StreamConfiguration(_)
+            | Forwarded::StreamMetrics(_)
+            | Forwarded::BasinMetrics(_)
+            | Forwarded::Options(_)
+            | Forwarded::Other => Tenure::endless(),
+        };
+        request.map(|body| bound(unbound(body), &tenure, asked))
     }
 
     /// Forwards an append to a plain stream byte for byte, for as long as the stream stays plain: a
@@ -71,8 +91,7 @@ impl Proxy {
         let basin = path.basin.clone();
         let registry = self.registry.clone();
         let request = request.map(|body| {
-            let body = body.map_err(Into::into).boxed_unsync();
-            let body = PlainBody::new(body, proof, registry, path).boxed_unsync();
+            let body = PlainBody::new(unbound(body), proof, registry, path).boxed_unsync();
             bound(body, &tenure, asked)
         });
         let target = Target::Basin(&basin);
@@ -113,12 +132,12 @@ impl Proxy {
     ) -> Result<Response<Body>, Stop> {
         let request = Request::from_parts(head, empty());
         let target = Target::Basin(&path.basin);
-        let response = self.upstream.send(target, request).await;
-        let answer = respond::relay(response.map_err(Error::from)?);
-        if !is_session(&answer) {
-            return Ok(answer);
-        }
         let tenure = self.tenure(caller, Scope::Read, path);
+        let sent = async { Ok(self.upstream.send(target, request).await?) };
+        let answer = respond::relay(tenure.within::<_, Error>(sent).await?);
+        // The tenure looks now and then only.
+        let allowed = |pass: &Pass| pass.allow_stream(Scope::Read, path);
+        self.still(caller, allowed).await?;
         Ok(answer.map(|body| bound(body, &tenure, asked)))
     }
 
@@ -132,9 +151,15 @@ impl Proxy {
         // S2 takes no stream configuration here.
         let none = http::HeaderMap::new();
         let access = self.access(&path, Purpose::Read, &none, caller).await?;
-        self.forward(TailOf(access).into(), Some(&path.basin), request)
-            .await
+        let request = request.map(unbound);
+        let tenure = self.tenure(caller, Scope::Read, &path);
+        let forwarded = self.forward(TailOf(access).into(), Some(&path.basin), request);
+        tenure.within(forwarded).await
     }
+}
+
+fn unbound(body: Incoming) -> Body {
+    body.map_err(Into::into).boxed_unsync()
 }
 
 /// Whether it goes on for as long as both sides keep it.

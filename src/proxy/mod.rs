@@ -1,5 +1,6 @@
 //! What happens to a request, top to bottom: [`Proxy::handle`] is the whole path on one screen.
 
+mod admission;
 mod append;
 mod call;
 mod ceiling;
@@ -35,7 +36,7 @@ use self::{
     ceiling::Ceiling,
     control::{Control, ControlCall},
     exchange::Exchange,
-    gate::{Gate, Pass, Refusal, Tenure},
+    gate::{Gate, Pass},
     managed::{Keyring, StreamKeys},
     registry::{Access, Lookup, Purpose, Registry, SealedStream},
     respond::Asked,
@@ -47,7 +48,6 @@ use crate::{
     crypto::{KeyCheck, StreamCipher},
     drain::Drain,
     keys::{self, RotateAfter, kms::Kms},
-    project::Scope,
     store::{Store, UnknownStreams},
     stream::StreamPath,
     telemetry::{metrics::Metrics, sinks::Sinks},
@@ -229,6 +229,7 @@ impl Proxy {
             Route::Read(path) => self.read(path, request, &caller, asked).await,
             Route::Tail(path) => self.tail(path, request, &caller).await,
             Route::Forward(proof, forwarded) => {
+                let request = self.bound_by_api_key(request, &forwarded, &caller, asked);
                 self.forward(proof.into(), forwarded.endpoint(), request)
                     .await
             }
@@ -236,7 +237,7 @@ impl Proxy {
                 call.check(request.headers())?;
                 let control = self.whole(request).await?;
                 if let Some(pass) = caller.pass() {
-                    pass.allow_named(&call, &control)?;
+                    pass.allow_call(&call, &control)?;
                 }
                 if let ControlCall::CreateBasin | ControlCall::CreateStream(_) = call {
                     asked.exchange.makes(&control.body);
@@ -246,6 +247,8 @@ impl Proxy {
                     tokio::time::timeout(CONTROL_TURN, this.control_calls.clone().acquire_owned());
                 let turn = self.drain.before_over(turn).await.ok_or(Error::Draining)?;
                 let turn = turn.map_err(|_| Error::Busy)?;
+                let allowed = |pass: &Pass| pass.allow_call(&call, &control);
+                self.still(&caller, allowed).await?;
                 // Not cut short when the client leaves: upstream and config store go together.
                 let run = async move {
                     let _turn = turn;
@@ -262,39 +265,6 @@ impl Proxy {
                 allowed,
             ))),
             Route::NotFound => Ok(asked.whole(respond::not_found())),
-        }
-    }
-
-    /// Lets a client in by its API key, if that is how clients come in. Neither the key nor anything of it is
-    /// in the request from here on: the project's own token goes with it instead.
-    async fn admit(
-        &self,
-        request: &mut Request<Incoming>,
-        asked: &Asked,
-    ) -> Result<Option<Arc<Pass>>, Error> {
-        let Some(gate) = &self.gate else {
-            return Ok(None);
-        };
-        let rules = self.registry.rules();
-        let admitted = gate.admit(rules.projects(), request.headers()).await;
-        request.headers_mut().remove(header::AUTHORIZATION);
-        let pass = admitted.inspect_err(|error| {
-            if let Error::Unauthenticated(Refusal::Over { project, id }) = error {
-                asked.exchange.came_with(project, id);
-            }
-        })?;
-        asked.exchange.came_with(&pass.project.name, &pass.key_id);
-        if let Some(credential) = pass.credential() {
-            request.extensions_mut().insert(credential);
-        }
-        Ok(Some(Arc::new(pass)))
-    }
-
-    /// How long a session may stay that needs this scope on this stream.
-    fn tenure(&self, caller: &Caller, scope: Scope, path: &StreamPath) -> Tenure {
-        match (&self.gate, caller.pass()) {
-            (Some(gate), Some(pass)) => Tenure::watched(gate, &self.registry, pass, scope, path),
-            _ => Tenure::endless(),
         }
     }
 

@@ -15,7 +15,7 @@ use super::{
     append::{format_of, session_or_refusal},
     call::{Caller, Stop, empty},
     exchange::Exchange,
-    gate::Tenure,
+    gate::{Pass, Tenure},
     query::ReadQuery,
     registry::{Access, Lookup, Purpose},
     respond::{self, Asked},
@@ -80,8 +80,9 @@ impl Proxy {
             }
         };
         let keys = self.keys(&stream, &head.headers, caller, &asked.exchange)?;
-        let response = self.open_session(&path, head, &query).await?;
-        let response = session_or_refusal(&self.upstream, response).await?;
+        let tenure = self.tenure(caller, Scope::Read, &path);
+        let opened = tenure.within(self.open_session(&path, head, &query));
+        let response = session_or_refusal(&self.upstream, opened.await?).await?;
         let room = match wanted {
             Wanted::Unary { .. } => self.budget.whole_answer(cutoff),
             Wanted::Events { .. } | Wanted::Frames(_) => self.budget.reading(cutoff),
@@ -93,19 +94,18 @@ impl Proxy {
             reader: Reader::new(body, keys.session(), query.limit(), meter, room),
             pin,
             drain: self.drain.clone(),
-            tenure: match wanted {
-                Wanted::Unary { .. } => Tenure::endless(),
-                Wanted::Events { .. } | Wanted::Frames(_) => {
-                    self.tenure(caller, Scope::Read, &path)
-                }
-            },
+            tenure: tenure.clone(),
             at_tail: None,
             is_advised: false,
             exchange: Arc::clone(&asked.exchange),
         };
         match wanted {
             Wanted::Unary { media, format } => {
-                let (batch, charged) = collected(&self.upstream, delivery, query.wait()).await?;
+                let collected = collected(&self.upstream, delivery, query.wait());
+                let (batch, charged) = tenure.within(collected).await?;
+                // The tenure looks now and then only.
+                let allowed = |pass: &Pass| pass.allow_stream(Scope::Read, &path);
+                self.still(caller, allowed).await?;
                 Ok(asked.whole(unary(&batch, charged, media, format)))
             }
             Wanted::Events { format, last } => {

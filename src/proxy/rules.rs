@@ -1,12 +1,12 @@
 //! The `[[basins]]` and `[[streams]]` rules of the configuration file, compiled for look-up.
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::GlobMatcher;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     crypto::{Cipher, Key},
     file::OptionalFile,
-    keys::{FileKey, Projects},
+    keys::{FileKey, Projects, glob},
     stream::{BasinName, StreamPath},
 };
 
@@ -241,17 +241,6 @@ fn policy(rule: &StreamRule) -> Result<StreamPolicy, String> {
     })
 }
 
-fn glob(text: &str) -> Result<GlobMatcher, String> {
-    if text.is_empty() {
-        return Err("empty glob".into());
-    }
-    GlobBuilder::new(text)
-        .literal_separator(true)
-        .build()
-        .map(|glob| glob.compile_matcher())
-        .map_err(|error| error.to_string())
-}
-
 fn not_set(file: &OptionalFile) -> bool {
     !file.is_set()
 }
@@ -308,22 +297,25 @@ mod tests {
         unreadable.key = KeySource::File;
         unreadable.key_file = bad_key.into();
         let mistakes = Rules::compile(
-            &[BasinRule {
-                r#match: "[".into(),
+            &["[", "pay[+-9]x"].map(|glob| BasinRule {
+                r#match: glob.into(),
                 stream_cipher: None,
-            }],
+            }),
             &[
                 with(|rule| rule.r#match = String::new()),
                 with(|rule| rule.key = KeySource::File),
                 with(|rule| rule.key_file = "/x".into()),
                 with(|rule| rule.header_overrides = true),
                 unreadable,
+                with(|rule| rule.r#match = "audit[!0-9]x".into()),
             ],
         )
         .unwrap_err()
         .join("\n");
         for part in [
             "basins[0].match",
+            "basins[1].match: `[+-9]` takes `/`",
+            "streams[5].match: `[!0-9]` takes `/`",
             "streams[0].match: empty glob",
             "streams[1].key: \"file\" needs key_file",
             "streams[2].key_file: needs key",

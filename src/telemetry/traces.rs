@@ -23,7 +23,7 @@ use self::client::{Client, Endpoint};
 use super::{label::Fault, report::Report};
 
 /// Header beside `traceparent` with what other tracing systems need to know.
-const TRACESTATE: &str = "tracestate";
+pub const TRACESTATE: &str = "tracestate";
 
 /// The `[traces]` section.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 use streamseal::{
     project::{Scope, Scopes},
+    proxy::gate::Refusal,
     server::Authenticate,
     store::ApiKeyState,
 };
@@ -206,6 +207,22 @@ async fn every_failure_is_one_and_the_same_answer() {
         .reload(|config| config.projects[0].name = "renamed".parse().unwrap())
         .unwrap();
     assert_eq!(seen(&stack.h2().await.ask(bearer(text)).await), known);
+}
+
+/// HTTP/1.1 takes the space around a value for none of it (RFC 9112, section 5.1); HTTP/2 does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_space_behind_the_key_is_part_of_it_where_http_says_so() {
+    let (stack, token) = stack().await;
+    for space in [" ", "  ", "\t"] {
+        let ask = || bearer(format!("{}{space}", token.text));
+        let client = stack.h2().await;
+        let known = seen(&client.ask(bearer(made_up())).await);
+        let before = refusals(&stack, "form");
+        assert_eq!(seen(&client.ask(ask()).await), known, "{space:?}");
+        assert_eq!(refusals(&stack, "form"), before + 1.0, "{space:?}");
+        let answer = stack.h1().await.ask(ask()).await;
+        assert_eq!(answer.status, 200, "{space:?}: {}", answer.text());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -495,6 +512,7 @@ async fn no_part_of_an_api_key_is_told_to_anybody() {
         let text = &token.text;
         for ask in [
             gone.on(Ask::get("/v1/streams")),
+            bearer(made_up()),
             bearer(text).header("authorization", format!("Bearer {text}")),
             bearer(&text[..text.len() - 1]),
             token.on(Ask::get(format!("/v1/streams/{text}"))),
@@ -519,6 +537,18 @@ async fn no_part_of_an_api_key_is_told_to_anybody() {
         log.contains("TRACE") || log.contains("\"level\":\"DEBUG\""),
         "{log}"
     );
+    let (project, id) = ("tests".parse().unwrap(), gone.id.clone());
+    for refusal in [
+        Refusal::Missing,
+        Refusal::Several,
+        Refusal::Form,
+        Refusal::Unknown,
+        Refusal::Over { project, id },
+    ] {
+        let told = json!(refusal.to_string()).to_string();
+        let said = log.contains(told.trim_matches('"'));
+        assert!(said, "{told} is not in the log");
+    }
     let heads: String = lite
         .seen()
         .iter()

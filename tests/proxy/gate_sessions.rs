@@ -15,10 +15,10 @@ use crate::harness::{
 };
 
 /// What sessions may still take after their API key is over.
-const SOON: Duration = Duration::from_secs(5);
+pub const SOON: Duration = Duration::from_secs(5);
 
 /// A proxy with one project, a sealed stream `sealed` and a plain stream `plain` of one record each.
-async fn stack() -> (Stack, Token) {
+pub async fn stack() -> (Stack, Token) {
     let stack = Stack::with(|config| {
         project(config, "tests", &["test-*/**"]);
         config.streams = serde_json::from_value(json!([
@@ -40,7 +40,8 @@ async fn stack() -> (Stack, Token) {
     (stack, token)
 }
 
-const STREAMS: [&str; 2] = ["sealed", "plain"];
+/// The streams of [`stack`].
+pub const STREAMS: [&str; 2] = ["sealed", "plain"];
 
 async fn reading(client: &Client, token: &Token, stream: &str, encoding: Encoding) -> Live {
     let ask = read(stream, "seq_num=0", encoding);
@@ -99,7 +100,8 @@ async fn end_of(live: &mut Live, encoding: Encoding) -> Option<(u16, String)> {
     }
 }
 
-async fn tail(stack: &Stack, stream: &str) -> u64 {
+/// Where a stream ends, as the upstream has it.
+pub async fn tail(stack: &Stack, stream: &str) -> u64 {
     let ask = Ask::get(records(stream) + "/tail");
     let tail = stack.direct().await.ask(ask).await;
     tail.json()["tail"]["seq_num"].as_u64().unwrap()

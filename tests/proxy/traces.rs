@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::{
-    Ask, BASIN, Collector, Encoding, KEY, Packed, Seen, Session, Stack, append, frame, input, read,
-    record, records, until,
+    Ask, BASIN, Collector, Encoding, KEY, Packed, Seen, Session, Stack, append, frame, input,
+    leaks, read, record, records, until,
 };
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -90,6 +90,41 @@ async fn a_request_is_a_span_between_the_clients_and_the_upstreams() {
             Some(value),
             "{span:#?}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_key_in_the_state_of_a_trace_reaches_no_collector() {
+    let collector = Collector::start(200).await;
+    let mut stack = stack(&collector, 1.0).await;
+    let client = stack.h2().await;
+    let key = format!("sk-ss-{}", "Ab3_".repeat(19));
+    let before = stack.lite.seen().len();
+    let states = [
+        vec![format!("vendor={key}")],
+        vec!["other=value".to_owned(), format!("vendor=x{key}")],
+        vec![
+            format!("vendor={}", key.to_uppercase()),
+            "other=value".to_owned(),
+        ],
+    ];
+    for states in &states {
+        let ask = in_trace(batch(), "01");
+        let ask = states
+            .iter()
+            .fold(ask, |ask, state| ask.header("tracestate", state));
+        let answer = client.ask(ask).await;
+        assert_eq!((answer.status, &*answer.code()), (400, "bad_header"));
+    }
+    assert_eq!(stack.lite.seen().len(), before);
+    stack.stop().await;
+
+    let spans = collector.spans();
+    let ours = spans.iter().filter(|span| span.trace_id == TRACE);
+    assert_eq!(ours.count(), states.len());
+    for key in [key.to_uppercase(), key] {
+        assert!(!leaks(&collector.bytes(), key.as_bytes()));
+        assert!(!leaks(&collector.bytes(), &key.as_bytes()[..20]));
     }
 }
 

@@ -6,13 +6,13 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::{Failure, print, remote::Keyed, tell};
+use super::super::{Failure, print, remote::KeyedOrOperator, tell};
 use crate::stream::{NameError, StreamPath};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct RotateKey {
     #[command(flatten)]
-    keyed: Keyed,
+    keyed: KeyedOrOperator,
     /// The stream, as `s2://basin/stream` or `basin/stream`.
     #[arg(value_name = "STREAM", value_parser = stream_path)]
     stream: StreamPath,
@@ -21,7 +21,7 @@ pub(in crate::cli) struct RotateKey {
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Shred {
     #[command(flatten)]
-    keyed: Keyed,
+    keyed: KeyedOrOperator,
     /// Shred only the key epochs before this one, which stays with all that follow it.
     #[arg(long, value_name = "EPOCH")]
     before: Option<u32>,

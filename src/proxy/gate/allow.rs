@@ -25,7 +25,7 @@ use crate::{
 
 impl Pass {
     /// Makes sure that it allows this call, as far as its head says what it is. A call whose body names what it
-    /// is about needs [`Pass::allow_named`] as well.
+    /// is about needs [`Pass::allow_call`] as well.
     ///
     /// # Errors
     /// [`Denied`]
@@ -33,22 +33,35 @@ impl Pass {
         match route {
             Route::Append(path) => self.allow_stream(Scope::Append, path),
             Route::Read(path) | Route::Tail(path) => self.allow_stream(Scope::Read, path),
-            Route::Control(call) => self.allow_call(call),
+            Route::Control(call) => self.allow_head(call),
             Route::Forward(_, forwarded) => self.allow_forwarded(forwarded),
             // They go nowhere.
             Route::WrongMethod(_) | Route::NotFound => Ok(()),
         }
     }
 
-    /// Makes sure that it allows a call that is about what its body names: the bytes that go upstream.
+    /// Makes sure that it allows a call, also where its body names what it is about: the bytes that go upstream.
     ///
     /// # Errors
     /// [`Denied`], or a body that names nothing.
-    pub fn allow_named(&self, call: &ControlCall, control: &Control) -> Result<(), Error> {
+    pub fn allow_call(&self, call: &ControlCall, control: &Control) -> Result<(), Error> {
+        self.allow_head(call)?;
         match call.named(control)? {
             None => Ok(()),
             Some(Named::Basin(basin)) => Ok(self.allow_basin(Scope::Manage, &basin)?),
             Some(Named::Stream(path)) => Ok(self.allow_stream(Scope::Manage, &path)?),
+        }
+    }
+
+    /// Makes sure that it may be used for this on a stream.
+    ///
+    /// # Errors
+    /// [`Denied`]
+    pub fn allow_stream(&self, scope: Scope, path: &StreamPath) -> Result<(), Denied> {
+        self.allow(scope)?;
+        match self.owns(path) {
+            true => Ok(()),
+            false => Err(Denied::Stream(path.clone())),
         }
     }
 
@@ -63,7 +76,7 @@ impl Pass {
         self.projects.reaches(&self.project.name, basin)
     }
 
-    fn allow_call(&self, call: &ControlCall) -> Result<(), Denied> {
+    fn allow_head(&self, call: &ControlCall) -> Result<(), Denied> {
         match call {
             // Whose they are is in the body.
             ControlCall::CreateBasin => self.allow(Scope::Manage),
@@ -90,14 +103,6 @@ impl Pass {
             Forwarded::BasinMetrics(basin) => self.allow_basin(Scope::Read, basin),
             // Access tokens of the upstream's would outlive every API key.
             Forwarded::Options(_) | Forwarded::Other => Err(Denied::Path),
-        }
-    }
-
-    fn allow_stream(&self, scope: Scope, path: &StreamPath) -> Result<(), Denied> {
-        self.allow(scope)?;
-        match self.owns(path) {
-            true => Ok(()),
-            false => Err(Denied::Stream(path.clone())),
         }
     }
 

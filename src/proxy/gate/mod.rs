@@ -96,6 +96,26 @@ impl Gate {
         Ok(pass)
     }
 
+    /// Lets somebody in again who came in with `pass`, by what is recorded and configured now. The pass that comes
+    /// of it is for judging alone.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when the API key is over, or the config store's.
+    pub async fn readmit(&self, pass: &Pass, projects: &Projects) -> Result<Pass, Error> {
+        let over = || {
+            let (project, id) = (pass.project.name.clone(), pass.key_id.clone());
+            Refusal::Over { project, id }
+        };
+        let project = projects.named(&pass.project.name);
+        let project = project.filter(|project| project.pepper() == pass.project.pepper());
+        let project = project.ok_or_else(over)?;
+        let entry = self.store.project(&project.name).await?.entry;
+        let entry = entry.ok_or_else(over)?;
+        let mut rows = entry.api_keys.iter();
+        let row = rows.find(|row| row.lookup == pass.lookup && self.is_good(&entry, row));
+        Ok(pass.renewed(row.ok_or_else(over)?, project, projects))
+    }
+
     /// Looks for the API key in every project, also after it was found: how long it takes tells nothing.
     async fn search(&self, key: &ApiKey, projects: &Projects) -> Result<Option<Found>, Error> {
         let turn = timeout(SEARCH_TURN, self.searches.acquire()).await;

@@ -8,7 +8,7 @@ use crate::{
     keys::{Project, Projects},
     project::{Scope, Scopes},
     proxy::Error,
-    store::ProjectEntry,
+    store::{ApiKeyEntry, ProjectEntry},
     upstream::Credential,
 };
 
@@ -54,6 +54,24 @@ impl Pass {
             scopes: found.row.scopes,
             projects,
         })
+    }
+
+    /// The same by what is recorded and configured now, to be judged by: it holds no master key.
+    pub(super) fn renewed(
+        &self,
+        row: &ApiKeyEntry,
+        now: &Arc<Project>,
+        projects: &Projects,
+    ) -> Self {
+        Self {
+            project: Arc::clone(now),
+            key_id: self.key_id.clone(),
+            scopes: row.scopes.clone(),
+            lookup: self.lookup,
+            entry: Arc::clone(&self.entry),
+            projects: projects.clone(),
+            master: None,
+        }
     }
 
     /// The project's master key.

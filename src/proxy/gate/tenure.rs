@@ -1,4 +1,4 @@
-//! How long a session may stay: as long as its API key is good for it, and its stream is not shredded.
+//! How long a session, or what else lasts, may go on: as long as its API key is good for it, and its stream is not shredded.
 
 use std::{
     sync::{Arc, Weak},
@@ -112,6 +112,21 @@ impl Tenure {
     /// Waits until what was begun may not go on either.
     pub async fn cut(&self) -> Error {
         self.reached(|phase| matches!(phase, Phase::Cut(_))).await
+    }
+
+    /// Runs something for no longer than it lasts.
+    ///
+    /// # Errors
+    /// Why it is over, or what comes of running.
+    pub async fn within<T, E: From<Error>>(
+        &self,
+        running: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::select! {
+            biased;
+            ended = self.over() => Err(ended.into()),
+            done = running => done,
+        }
     }
 
     /// Whether there is no end.

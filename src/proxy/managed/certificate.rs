@@ -5,8 +5,7 @@ use serde::Serialize;
 use crate::{
     clock,
     crypto::Cipher,
-    proxy::gate::Pass,
-    store::{DataKey, DataKeys},
+    store::{DataKey, DataKeys, Holder},
     stream::StreamPath,
 };
 
@@ -22,8 +21,8 @@ const NOT_COVERED: &str = "The wrapped data keys of these key epochs were remove
 pub struct Certificate {
     /// The stream, as `basin/stream`.
     pub stream: String,
-    /// The project whose keys they were.
-    pub project: String,
+    /// The project whose keys they were; none where a key management service held them.
+    pub project: Option<String>,
     /// The stream's cipher.
     pub cipher: Option<Cipher>,
     /// Whether no key of the stream is left.
@@ -66,7 +65,6 @@ impl Certificate {
     /// Of the keys of a stream that are shredded, among those before an epoch.
     pub(super) fn new(
         path: &StreamPath,
-        pass: &Pass,
         before: Option<u32>,
         cipher: Option<Cipher>,
         keys: &DataKeys,
@@ -76,7 +74,10 @@ impl Certificate {
         };
         Self {
             stream: path.to_string(),
-            project: pass.project.name.to_string(),
+            project: match &keys.holder {
+                Holder::Project(name) => Some(name.to_string()),
+                Holder::Kms => None,
+            },
             cipher,
             whole_stream: keys.is_shredded(),
             epochs: keys.keys.iter().filter(covered).map(epoch).collect(),

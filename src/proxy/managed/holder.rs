@@ -168,6 +168,11 @@ impl Wrapping {
             expected: *expected,
         })
     }
+
+    /// What was recorded of the project.
+    pub fn project(&self) -> Option<&Arc<ProjectEntry>> {
+        self.0.as_ref().map(|(_, _, entry)| entry)
+    }
 }
 
 /// What is recorded of the project, which may have changed since the API key was let in.

@@ -8,11 +8,12 @@ use super::{
     KeyHolder, Keyring, Managed, data_keys, first::is_conflict, holder::Wrapping, sealing::newest,
 };
 use crate::{
-    project::Scope,
+    clock,
     proxy::{
         Error, Proxy,
         call::{Caller, Stop},
         gate::Pass,
+        projects::{ProjectError, rules},
         registry::{Access, Lookup},
     },
     store::{DataKey, DataKeys, Sealing, StreamEntry, Versioned},
@@ -52,9 +53,9 @@ impl Proxy {
     /// theirs.
     ///
     /// # Errors
-    /// [`Error::Raced`] when another rotation was faster, [`Error::NotAllowed`] and
-    /// [`Error::NoMasterKey`] for an authority that may not, [`Error::Invalid`] for a stream that has no managed
-    /// keys or is not there, [`Error::Kms`].
+    /// [`Error::Raced`] when another rotation was faster, [`Error::NotAllowed`], [`Error::NoMasterKey`] and
+    /// [`Error::Unauthenticated`] for an authority that may not, or not any more, [`Error::Invalid`] for a stream
+    /// that has no managed keys or is not there, [`Error::Kms`].
     pub async fn rotate_key(
         &self,
         path: &StreamPath,
@@ -71,10 +72,6 @@ impl Proxy {
         let mut headers = HeaderMap::new();
         let mut pass = None;
         if let Authority::Key(key) = by {
-            if !key.scopes.allow(Scope::Manage) {
-                let text = format!("the API key lacks the scope `{}`", Scope::Manage);
-                return Err(Error::NotAllowed(text).into());
-            }
             if let Some(token) = key.project.authorization() {
                 headers.insert(header::AUTHORIZATION, token.clone());
             }
@@ -93,13 +90,18 @@ impl Proxy {
             let text = format!("rotating the key of stream `{path}` is up to the proxy's operator");
             return Err(Error::NotAllowed(text).into());
         }
-        self.keyring.rotate(&managed, stream.data_keys()).await
+        self.keyring.rotate(&managed, stream.data_keys(), by).await
     }
 }
 
 impl Keyring {
     /// Rotates the key of a stream whose keys were these when the request came.
-    async fn rotate(&self, managed: &Managed, before: Option<&DataKeys>) -> Result<Rotated, Stop> {
+    async fn rotate(
+        &self,
+        managed: &Managed,
+        before: Option<&DataKeys>,
+        by: Authority<'_>,
+    ) -> Result<Rotated, Stop> {
         let from = before
             .and_then(|keys| keys.keys.last())
             .map(|key| key.epoch);
@@ -107,6 +109,9 @@ impl Keyring {
         let _turn = allowance.turn.lock().await;
         for _ in 0..MAX_ROUNDS {
             let wrapping = managed.holder.wrapping(&*self.store).await?;
+            if let Authority::Key(pass) = by {
+                self.authorise(&wrapping, pass).await?;
+            }
             let found = self.look(managed).await?;
             let keys = data_keys(&found);
             let now = keys.and_then(|keys| keys.keys.last()).map(|key| key.epoch);
@@ -132,6 +137,21 @@ impl Keyring {
             }
         }
         Err(Error::Raced(managed.path.clone()).into())
+    }
+
+    /// Makes sure that the API key may still do it: it came in before this. Where its project wraps the key, that
+    /// is recorded only if the project has not changed since.
+    async fn authorise(&self, wrapping: &Wrapping, by: &Pass) -> Result<(), Error> {
+        let row = match wrapping.project() {
+            Some(row) => Some(Arc::clone(row)),
+            None => self.store.project(&by.project.name).await?.entry,
+        };
+        let row = row.ok_or(Error::NoMasterKey)?;
+        match rules::authorise(&row, by, row.now(clock::now_ms())) {
+            Ok(()) => Ok(()),
+            Err(ProjectError::Refused(error)) => Err(error),
+            Err(other) => Err(Error::NotAllowed(other.to_string())),
+        }
     }
 
     async fn first_of_existing(

@@ -9,14 +9,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::certificate::Certificate;
+use super::{Authority, certificate::Certificate};
 use crate::{
     clock,
     crypto::{Cipher, Digest},
     proxy::{
         Error, Proxy,
         call::Caller,
-        gate::Pass,
         projects::{ProjectError, rules},
     },
     store::{self, Change, DataKeys, Holder, StreamEntry},
@@ -40,8 +39,10 @@ pub enum ShredError {
     /// disk: see [`store::Error::Unerased`].
     #[error(transparent)]
     Proxy(#[from] Error),
-    /// Nothing is recorded of the stream, or none of its keys is of the project.
-    #[error("stream `{0}` has no managed keys of this project")]
+    /// Nothing is recorded of the stream, or its keys are not those that the authority may shred.
+    #[error(
+        "stream `{0}` has no keys of this project, or, without an API key, none that a key management service holds"
+    )]
     NoKeys(StreamPath),
     /// There is no such epoch to keep.
     #[error(
@@ -80,16 +81,13 @@ impl Proxy {
         &self,
         path: &StreamPath,
         before: Option<u32>,
-        pass: &Arc<Pass>,
+        by: impl Into<Authority<'_>>,
     ) -> Result<Certificate, ShredError> {
-        let name = &pass.project.name;
-        let row = self.registry.project(name).await?;
-        let row = row.entry.ok_or(ProjectError::Unknown)?;
-        rules::authorise(&row, pass, row.now(clock::now_ms()))?;
+        let by = by.into();
         let mut doomed = Doomed {
             path,
             before,
-            holder: Holder::Project(name.clone()),
+            holder: self.holder_of(by).await?,
             life: None,
         };
         let (keys, _) = self.keys_of(&doomed).await?;
@@ -109,8 +107,21 @@ impl Proxy {
         if before.is_none() && !self.none_on_their_way(path, u32::MAX).await {
             tracing::warn!(stream = %path, "appends under shredded keys are still on their way");
         }
-        let certificate = Certificate::new(path, pass, before, cipher, &keys);
-        Ok(certificate.with_tail(self.tail_of(path, pass).await))
+        let certificate = Certificate::new(path, before, cipher, &keys);
+        Ok(certificate.with_tail(self.tail_of(path, by).await))
+    }
+
+    /// Whose keys an authority may shred: those of its project, or those that the key management service holds.
+    async fn holder_of(&self, by: Authority<'_>) -> Result<Holder, ShredError> {
+        let pass = match by {
+            Authority::Key(pass) => pass,
+            Authority::Operator => return Ok(Holder::Kms),
+        };
+        let name = &pass.project.name;
+        let row = self.registry.project(name).await?;
+        let row = row.entry.ok_or(ProjectError::Unknown)?;
+        rules::authorise(&row, pass, row.now(clock::now_ms()))?;
+        Ok(Holder::Project(name.clone()))
     }
 
     /// Nobody appends under an epoch before this one any more. New appends look up the newest epoch.
@@ -160,12 +171,16 @@ impl Proxy {
     }
 
     /// Where the stream ends now, if the upstream says so.
-    async fn tail_of(&self, path: &StreamPath, pass: &Arc<Pass>) -> Option<u64> {
+    async fn tail_of(&self, path: &StreamPath, by: Authority<'_>) -> Option<u64> {
         let mut headers = http::HeaderMap::new();
-        if let Some(token) = pass.project.authorization() {
+        let pass = match by {
+            Authority::Key(pass) => Some(Arc::clone(pass)),
+            Authority::Operator => None,
+        };
+        let token = pass.as_ref().and_then(|pass| pass.project.authorization());
+        if let Some(token) = token {
             headers.insert(http::header::AUTHORIZATION, token.clone());
         }
-        let pass = Some(Arc::clone(pass));
         let caller = Caller::new(&self.upstream, &headers, Operation::Stream, pass);
         self.registry.tail(path, &caller).await.ok().flatten()
     }

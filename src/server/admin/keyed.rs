@@ -8,20 +8,32 @@ use hyper::body::Incoming;
 
 use super::{Admin, api::Refused, not_found, wrong_method};
 use crate::{
+    crypto::holds_api_key,
     proxy::{Code, Error, gate::Pass, projects::ProjectError},
     upstream::Body,
 };
 
-/// Whether calls to this path are authorised by an API key.
-pub(super) fn takes_api_key(path: &str) -> bool {
+/// Whether a call is authorised by an API key. Those about one stream's keys are the operator's without one.
+pub(super) fn takes_api_key<B>(request: &Request<B>) -> bool {
+    let path = request.uri().path();
+    match path {
+        "/api/streams/rotate-key" | "/api/streams/shred" => presents_api_key(request.headers()),
+        path => is_for_api_keys(path),
+    }
+}
+
+fn presents_api_key(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    values.any(|value| holds_api_key(value.as_bytes()))
+}
+
+fn is_for_api_keys(path: &str) -> bool {
     matches!(
         path,
         "/api/apikeys"
             | "/api/apikeys/rotate"
             | "/api/apikeys/revoke"
             | "/api/projects/rotate-master"
-            | "/api/streams/rotate-key"
-            | "/api/streams/shred"
     )
 }
 
@@ -41,8 +53,8 @@ impl Admin {
             "/api/apikeys/rotate" if posts => self.rotate_api_key(pass, body).await,
             "/api/apikeys/revoke" if posts => self.revoke_api_key(pass, body).await,
             "/api/projects/rotate-master" if posts => self.rotate_master(pass, body).await,
-            "/api/streams/rotate-key" if posts => self.rotate_key(pass, body).await,
-            "/api/streams/shred" if posts => self.shred(pass, body).await,
+            "/api/streams/rotate-key" if posts => self.rotate_key(Some(pass), body).await,
+            "/api/streams/shred" if posts => self.shred(Some(pass), body).await,
             "/api/projects/rotate-master" | "/api/streams/rotate-key" | "/api/streams/shred" => {
                 return wrong_method("POST");
             }

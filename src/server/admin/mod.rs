@@ -174,7 +174,7 @@ impl Handler for Admin {
 impl Admin {
     async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let path = request.uri().path();
-        if keyed::takes_api_key(path) {
+        if keyed::takes_api_key(&request) {
             return match self.access.check_keyed(&request, &peer) {
                 Ok(()) => self.keyed(request).await,
                 Err(denied) => deny(denied),
@@ -224,6 +224,9 @@ impl Admin {
             "/api/streams" if reads => self.streams(query).await,
             "/api/errors" if reads => self.errors(),
             "/api/store/export" if *request.method() == Method::GET => self.export().await,
+            "/api/streams/rotate-key" if posts => self.rotate_key(None, request.into_body()).await,
+            "/api/streams/shred" if posts => self.shred(None, request.into_body()).await,
+            "/api/streams/rotate-key" | "/api/streams/shred" => return wrong_method("POST"),
             "/api/streams/unpin" if posts => self.unpin(request).await,
             "/api/projects" if reads => self.projects().await,
             "/api/projects" if posts => self.create_project(request).await,

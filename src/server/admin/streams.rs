@@ -1,5 +1,5 @@
 //! `/api/streams/rotate-key` and `/api/streams/shred`: a stream's managed keys, in the hands of whoever has an API key
-//! with scope `manage`.
+//! with scope `manage`, or of the operator where a key management service holds them.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{
     api::{Outcome, Refused, named, parse},
 };
 use crate::{
-    proxy::{Error, gate::Pass, managed::ShredError, projects::ProjectError},
+    proxy::{Authority, Error, gate::Pass, managed::ShredError, projects::ProjectError},
     store,
 };
 
@@ -32,27 +32,40 @@ struct Shred {
 }
 
 impl Admin {
-    pub(super) async fn rotate_key(&self, pass: Arc<Pass>, body: Incoming) -> Outcome {
+    /// With an API key for streams of its project, without one, as the operator, for those whose keys the key
+    /// management service holds.
+    pub(super) async fn rotate_key(&self, pass: Option<Arc<Pass>>, body: Incoming) -> Outcome {
         let asked: RotateKey = parse(body, "{\"basin\":…,\"stream\":…}").await?;
         let path = named(&asked.basin, &asked.stream)?;
         let proxy = Arc::clone(&self.parts.proxy);
         // Done whether or not the caller waits for it.
-        let rotated = tokio::spawn(async move { proxy.rotate_key(&path, &pass).await }).await;
-        let rotated = rotated.map_err(|_| ProjectError::Broken)??;
+        let rotated = tokio::spawn(async move {
+            let by = authority(pass.as_ref());
+            proxy.rotate_key(&path, by).await
+        });
+        let rotated = rotated.await.map_err(|_| ProjectError::Broken)??;
         let said = serde_json::json!({ "from": rotated.from, "to": rotated.to });
         Ok(answer::json(StatusCode::OK, &said))
     }
 
-    pub(super) async fn shred(&self, pass: Arc<Pass>, body: Incoming) -> Outcome {
+    /// Likewise.
+    pub(super) async fn shred(&self, pass: Option<Arc<Pass>>, body: Incoming) -> Outcome {
         let form = "{\"basin\":…,\"stream\":…,\"before\":2}, before being optional";
         let asked: Shred = parse(body, form).await?;
         let path = named(&asked.basin, &asked.stream)?;
         let (proxy, before) = (Arc::clone(&self.parts.proxy), asked.before);
         // Done whether or not the caller waits for it.
-        let shredded = tokio::spawn(async move { proxy.shred(&path, before, &pass).await }).await;
-        let certificate = shredded.map_err(|_| ProjectError::Broken)??;
+        let shredded = tokio::spawn(async move {
+            let by = authority(pass.as_ref());
+            proxy.shred(&path, before, by).await
+        });
+        let certificate = shredded.await.map_err(|_| ProjectError::Broken)??;
         Ok(answer::json(StatusCode::OK, &certificate))
     }
+}
+
+fn authority(pass: Option<&Arc<Pass>>) -> Authority<'_> {
+    pass.map_or(Authority::Operator, Authority::Key)
 }
 
 impl From<ShredError> for Refused {

@@ -3,6 +3,7 @@
 mod access;
 mod errors;
 mod moved;
+mod operator;
 mod outage;
 mod ready;
 mod rotation;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use streamseal::store::{Holder, StreamState};
+use streamseal::{
+    project::{Scope, Scopes},
+    store::{ApiKeyEntry, Holder, StreamState},
+};
 use tokio::sync::Notify;
 
 use super::setup::{CIPHERS, Managed, SECRET, appends, path, reads};
@@ -133,6 +136,30 @@ async fn an_api_key_without_the_master_key_may_neither_append_nor_read() {
     let pass = stack.pass(&managed.token).await;
     let rotated = stack.proxy().rotate_key(&path("s"), &pass).await;
     assert_eq!(rotated.unwrap_err().code().as_str(), "permission_denied");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_key_that_is_over_rotates_nothing_any_more() {
+    let managed = Managed::start().await;
+    managed.put("s", SECRET).await;
+    let stack = &managed.stack;
+    for (id, scopes) in [("revoked", None), ("narrowed", Some(Scope::Append))] {
+        let other = stack.issue(&managed.token, id, Scopes::all()).await;
+        // Let in while it was good.
+        let pass = stack.pass(&other).await;
+        match scopes {
+            None => stack.revoke(&other).await,
+            Some(scope) => {
+                let scopes: Scopes = [scope].into_iter().collect();
+                let narrow = |row: &mut ApiKeyEntry| row.scopes = scopes.clone();
+                stack.change_key(&other, narrow).await;
+            }
+        }
+        let rotated = stack.proxy().rotate_key(&path("s"), &pass).await;
+        assert_eq!(rotated.unwrap_err().code().as_str(), "authn", "{id}");
+    }
+    assert_eq!(managed.data_keys("s").await.unwrap().keys.len(), 1);
+    assert_eq!(managed.rotate("s").await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -388,6 +388,10 @@ async fn whoever_may_not_shreds_nothing() {
             );
         }
         assert_eq!(order(&managed, path, "sk-ss-x", &body).await.status, 401);
+        // The operator has no say in what a project holds.
+        let operator = Ask::post(path).json(&body);
+        let refused = managed.stack.admin().await.ask(operator).await;
+        assert!(matches!(refused.status, 403 | 404), "{}", refused.text());
     }
     let unknown = shred(&managed, "unknown", None).await;
     assert_eq!((unknown.status, &*unknown.code()), (404, "stream_unknown"));

@@ -3,12 +3,15 @@
 use bytes::Bytes;
 use s2_api::v1::stream::proto::{ReadBatch, SequencedRecord};
 use streamseal::{
+    config::Config,
     proxy::rules::{KeySource, RuleCipher, StreamRule},
-    store::{DataKey, WrappedKey},
+    store::{DataKey, DataKeys, Holder, StreamEntry, WrappedKey},
 };
 
 use super::setup::{CIPHERS, Managed, SECRET, appends, reads, rule};
-use crate::harness::{Answer, Encoding, End, KEY, delivered, frame, input, record, records, seal};
+use crate::harness::{
+    Answer, Encoding, End, KEY, delivered, frame, input, project, record, records, seal,
+};
 
 /// A read whose upstream answers with this one record.
 async fn played(managed: &Managed, stream: &str, body: Bytes) -> Answer {
@@ -186,6 +189,80 @@ async fn a_wrapped_key_of_another_place_is_refused() {
     managed
         .change("s", |entry| entry.data_keys = Some(good))
         .await;
+    assert_eq!(managed.bodies("s").await, [SECRET]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_keys_of_another_project_are_refused_whoever_they_are_said_to_be_of() {
+    let mut managed = Managed::start().await;
+    for stream in ["s", "theirs/moved"] {
+        managed.put(stream, SECRET).await;
+    }
+    // From now on it is another project that has these streams.
+    let change = |config: &mut Config| {
+        project(config, "others", &["*/theirs/**"]);
+        config.projects.rotate_right(1);
+    };
+    managed.stack.reload(change).unwrap();
+    let theirs = managed.stack.create_project("others").await;
+    let client = managed.stack.h2().await;
+    let batch = input([record(&[], "their own")]);
+    let put = appends("theirs/s", Encoding::Proto, &batch);
+    assert_eq!(client.ask(theirs.on(put)).await.status, 200);
+    let sealed = managed.stack.stored("s").await[0].body.clone();
+    managed.stack.store("theirs/s", [record(&[], sealed)]).await;
+    let stolen = managed.data_keys("s").await.unwrap();
+    let own = managed.data_keys("theirs/s").await.unwrap();
+    assert_ne!(stolen.holder, own.holder);
+    let given = |holder: &Holder, keys: &DataKeys| DataKeys {
+        holder: holder.clone(),
+        ..keys.clone()
+    };
+    let moved = managed.data_keys("theirs/moved").await.unwrap();
+    for (stream, keys, code) in [
+        ("theirs/moved", moved.clone(), None),
+        (
+            "theirs/moved",
+            given(&own.holder, &moved),
+            Some("decryption_failed"),
+        ),
+        ("theirs/s", stolen.clone(), None),
+        (
+            "theirs/s",
+            given(&own.holder, &stolen),
+            Some("decryption_failed"),
+        ),
+    ] {
+        let stored = managed.stack.stored(stream).await.len();
+        let what = format!("{stream} {:?}", keys.holder);
+        let change = |entry: &mut StreamEntry| entry.data_keys = Some(keys);
+        managed.change(stream, change).await;
+        for encoding in Encoding::READS {
+            let ask = reads(stream, "seq_num=0", encoding);
+            let answer = client.ask(theirs.on(ask)).await;
+            let got = delivered(encoding, &answer);
+            let End::Failed { code: told, .. } = &got.end else {
+                panic!("{what}: {:?}", got.end);
+            };
+            assert!(code.is_none_or(|code| told == code), "{what}: {told}");
+            assert!(got.records().is_empty(), "{what}");
+        }
+        for encoding in [Encoding::Proto, Encoding::Frames] {
+            let answer = client
+                .ask(theirs.on(appends(stream, encoding, &batch)))
+                .await;
+            assert!(answer.status >= 400, "{what}: {}", answer.text());
+        }
+        assert_eq!(managed.stack.stored(stream).await.len(), stored, "{what}");
+    }
+    let back = |entry: &mut StreamEntry| entry.data_keys = Some(own);
+    managed.change("theirs/s", back).await;
+    let ask = reads("theirs/s", "seq_num=0&count=1", Encoding::Proto);
+    let answer = client.ask(theirs.on(ask)).await;
+    let [read] = &delivered(Encoding::Proto, &answer).records()[..] else {
+        panic!("{}", answer.text());
+    };
+    assert_eq!(read.body, "their own");
     assert_eq!(managed.bodies("s").await, [SECRET]);
 }
 
