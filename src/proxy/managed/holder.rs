@@ -76,7 +76,7 @@ impl KeyHolder {
         ))
     }
 
-    /// What a new data key is to be wrapped in. To be had before the stream's entry is read: see [`Wrapping`].
+    /// What a new data key is to be wrapped in. To be had before the stream's entry is read: see `Wrapping`.
     ///
     /// # Errors
     /// The config store's; [`Error::NoMasterKey`] when there is no such project any more.

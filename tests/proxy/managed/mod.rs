@@ -10,7 +10,7 @@ mod policy;
 mod sessions;
 mod setup;
 mod shred;
+mod shred_memory;
 mod switches;
 mod tampered;
 mod view;
-mod shred_memory;
