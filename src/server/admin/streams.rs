@@ -1,7 +1,7 @@
 //! `/api/streams/rotate-key` and `/api/streams/shred`: a stream's managed keys, in the hands of whoever has an API key
 //! with scope `manage`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use hyper::body::Incoming;
@@ -15,6 +15,9 @@ use crate::{
     proxy::{Error, gate::Pass, managed::ShredError, projects::ProjectError},
     store,
 };
+
+/// How long appends on their way under keys to be shredded are waited for: less than commands wait for an answer.
+const ON_THEIR_WAY: Duration = Duration::from_secs(25);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,8 +52,9 @@ impl Admin {
         let path = named(&asked.basin, &asked.stream)?;
         let (proxy, before) = (Arc::clone(&self.parts.proxy), asked.before);
         // Done whether or not the caller waits for it.
-        let shredded = tokio::spawn(async move { proxy.shred(&path, before, &pass).await }).await;
-        let certificate = shredded.map_err(|_| ProjectError::Broken)??;
+        let shredding =
+            tokio::spawn(async move { proxy.shred(&path, before, &pass, ON_THEIR_WAY).await });
+        let certificate = shredding.await.map_err(|_| ProjectError::Broken)??;
         Ok(answer::json(StatusCode::OK, &certificate))
     }
 }

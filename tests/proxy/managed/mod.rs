@@ -2,6 +2,7 @@
 //! record being rewritten, and everything that is not as the proxy made it is refused.
 
 mod access;
+mod certificate;
 mod crash;
 mod epochs;
 mod master;
@@ -10,7 +11,7 @@ mod policy;
 mod sessions;
 mod setup;
 mod shred;
+mod shred_memory;
 mod switches;
 mod tampered;
 mod view;
-mod shred_memory;
