@@ -45,7 +45,8 @@ pub struct DataKey {
     /// At most so much was sealed under it.
     #[serde(default)]
     pub sealed: Sealing,
-    /// The sequence number before which the epoch has no record, once one is known to be stored.
+    /// The lowest sequence number that an ack is known to have given a record of the epoch. A record whose ack was
+    /// lost may stand before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_seq_num: Option<u64>,
 }

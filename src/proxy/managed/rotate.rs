@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     clock,
+    project::Scope,
     proxy::{
         Error, Proxy,
         call::{Caller, Stop},
@@ -72,6 +73,10 @@ impl Proxy {
         let mut headers = HeaderMap::new();
         let mut pass = None;
         if let Authority::Key(key) = by {
+            if !key.scopes.allow(Scope::Manage) {
+                let text = format!("the API key lacks the scope `{}`", Scope::Manage);
+                return Err(Error::NotAllowed(text).into());
+            }
             if let Some(token) = key.project.authorization() {
                 headers.insert(header::AUTHORIZATION, token.clone());
             }

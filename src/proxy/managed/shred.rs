@@ -23,8 +23,8 @@ use crate::{
     telemetry::label::Operation,
 };
 
-/// How long appends on their way under the keys are waited for: less than commands wait for an answer.
-const ON_THEIR_WAY: Duration = Duration::from_secs(25);
+/// How long the upstream may take to say where the stream ends.
+const TAIL: Duration = Duration::from_secs(3);
 
 /// How often others may change the stream's entry meanwhile.
 const MAX_ROUNDS: usize = 8;
@@ -74,6 +74,7 @@ struct Doomed<'a> {
 
 impl Proxy {
     /// Shreds a stream with managed keys, or only its key epochs before one. Done already, it only says so again.
+    /// `patience` is how long appends on their way under these keys are waited for.
     ///
     /// # Errors
     /// [`ShredError`].
@@ -82,6 +83,7 @@ impl Proxy {
         path: &StreamPath,
         before: Option<u32>,
         by: impl Into<Authority<'_>>,
+        patience: Duration,
     ) -> Result<Certificate, ShredError> {
         let by = by.into();
         let mut doomed = Doomed {
@@ -98,17 +100,19 @@ impl Proxy {
                 let path = path.clone();
                 return Err(ShredError::Epoch { path, current });
             }
-            Some(before) if !self.none_on_their_way(path, before).await => {
+            Some(before) if !self.none_on_their_way(path, before, patience).await => {
                 return Err(ShredError::OnTheirWay(path.clone()));
             }
             Some(_) | None => {}
         }
         let (keys, cipher) = self.destroy(&doomed).await?;
-        if before.is_none() && !self.none_on_their_way(path, u32::MAX).await {
-            tracing::warn!(stream = %path, "appends under shredded keys are still on their way");
-        }
         let certificate = Certificate::new(path, before, cipher, &keys);
-        Ok(certificate.with_tail(self.tail_of(path, by).await))
+        if before.is_none() && !self.none_on_their_way(path, u32::MAX, patience).await {
+            tracing::warn!(stream = %path, "appends under shredded keys are still on their way");
+            return Ok(certificate.with_appends_under_way());
+        }
+        let tail = tokio::time::timeout(TAIL, self.tail_of(path, by)).await;
+        Ok(certificate.with_tail(tail.unwrap_or_default()))
     }
 
     /// Whose keys an authority may shred: those of its project, or those that the key management service holds.
@@ -125,11 +129,9 @@ impl Proxy {
     }
 
     /// Nobody appends under an epoch before this one any more. New appends look up the newest epoch.
-    async fn none_on_their_way(&self, path: &StreamPath, epoch: u32) -> bool {
+    async fn none_on_their_way(&self, path: &StreamPath, epoch: u32, patience: Duration) -> bool {
         let leases = &self.keyring.leases;
-        leases
-            .wait_until_none_below(path, epoch, ON_THEIR_WAY)
-            .await
+        leases.wait_until_none_below(path, epoch, patience).await
     }
 
     /// Takes the keys out of the store, for good.

@@ -1,4 +1,4 @@
-//! Where the first record of each key epoch is, for the certificate of its shredding.
+//! Where the first acked record of each key epoch is, for the certificate of its shredding.
 
 use super::{Keyring, Lease};
 use crate::{
@@ -8,8 +8,8 @@ use crate::{
 };
 
 impl Keyring {
-    /// Notes where the first record of an epoch is known to be stored. That it cannot be noted costs a
-    /// certificate its exactness, and nothing else.
+    /// Notes where the first record of an epoch is known to be stored. It is a hint: an ack that is lost, or that
+    /// cannot be noted, leaves a later one's place, or none.
     pub async fn stored(&self, lease: &Lease, ack: &AppendAck) {
         match self.note(lease, ack.start.seq_num).await {
             Ok(()) | Err(Error::OtherLife(_) | Error::Store(store::Error::Conflict(_))) => {}

@@ -1,7 +1,7 @@
 //! `/api/streams/rotate-key` and `/api/streams/shred`: a stream's managed keys, in the hands of whoever has an API key
 //! with scope `manage`, or of the operator where a key management service holds them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use hyper::body::Incoming;
@@ -15,6 +15,9 @@ use crate::{
     proxy::{Authority, Error, gate::Pass, managed::ShredError, projects::ProjectError},
     store,
 };
+
+/// How long appends on their way under keys to be shredded are waited for: less than commands wait for an answer.
+const ON_THEIR_WAY: Duration = Duration::from_secs(25);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,11 +58,11 @@ impl Admin {
         let path = named(&asked.basin, &asked.stream)?;
         let (proxy, before) = (Arc::clone(&self.parts.proxy), asked.before);
         // Done whether or not the caller waits for it.
-        let shredded = tokio::spawn(async move {
+        let shredding = tokio::spawn(async move {
             let by = authority(pass.as_ref());
-            proxy.shred(&path, before, by).await
+            proxy.shred(&path, before, by, ON_THEIR_WAY).await
         });
-        let certificate = shredded.await.map_err(|_| ProjectError::Broken)??;
+        let certificate = shredding.await.map_err(|_| ProjectError::Broken)??;
         Ok(answer::json(StatusCode::OK, &certificate))
     }
 }

@@ -2,6 +2,7 @@
 //! record being rewritten, and everything that is not as the proxy made it is refused.
 
 mod access;
+mod certificate;
 mod crash;
 mod epochs;
 mod master;

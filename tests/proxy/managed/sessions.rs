@@ -1,7 +1,19 @@
 //! Sessions take the newest key for each input, and end when the stream is not the one that they began with.
 
-use super::setup::{CIPHERS, Managed, SECRET, reads};
-use crate::harness::{Ask, Encoding, Live, Session, delivered, frame, input, record, records};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use s2_api::v1::stream::proto::AppendInput;
+use streamseal::{crypto::layout_of, proxy::rules::RuleCipher};
+use tokio::sync::Notify;
+
+use super::setup::{CIPHERS, Managed, SECRET, appends, reads};
+use crate::harness::{
+    Act, Ask, DEADLINE, Encoding, Fake, Lite, Live, Session, Way, delivered, frame, input, record,
+    records, until,
+};
 
 async fn session(managed: &Managed) -> Session {
     let ask = managed.token.on(Ask::post(records("s")));
@@ -51,19 +63,100 @@ async fn a_reader_at_the_tail_follows_into_the_next_epoch() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_split_batch_is_under_one_key() {
-    let managed = Managed::start().await;
-    // Noise does not compress, so that it goes up in parts.
+/// A batch that goes up in two parts, for noise does not compress.
+fn full() -> AppendInput {
     let noise = |at: u64| -> Vec<u8> {
-        let mut out = Vec::with_capacity(1040);
+        let mut out = vec![0; 1040];
         let mut hasher = blake3::Hasher::new();
         hasher.update(&at.to_be_bytes());
-        out.resize(1040, 0);
         hasher.finalize_xof().fill(&mut out);
         out
     };
-    let full = input((0..1000).map(|at| record(&[], noise(at))));
+    input((0..1000).map(|at| record(&[], noise(at))))
+}
+
+/// The key epochs of all records, by the upstream's own bytes.
+async fn epochs(managed: &Managed) -> Vec<u32> {
+    let direct = managed.stack.direct().await;
+    let mut epochs = Vec::new();
+    loop {
+        let from = records("s") + &format!("?seq_num={}&clamp=true", epochs.len());
+        let ask = Ask::get(from).header("accept", "application/protobuf");
+        let stored = delivered(Encoding::Proto, &direct.ask(ask).await).records();
+        if stored.is_empty() {
+            return epochs;
+        }
+        let epoch = |body: &[u8]| layout_of(body).expect("a record in clear").epoch.unwrap();
+        epochs.extend(stored.iter().map(|record| epoch(&record.body)));
+    }
+}
+
+/// Rotates while the first part of the batch is stored and the second is not.
+async fn rotate_between_parts(managed: &Managed) {
+    let stored = epochs(managed).await.len();
+    assert!(
+        (2..1001).contains(&stored),
+        "{stored} records: not between parts"
+    );
+    assert_eq!(managed.rotate("s").await, 2);
+}
+
+async fn is_under_one_key_and_the_next_under_another(managed: &Managed) {
+    managed.put("s", "next").await;
+    let epochs = epochs(managed).await;
+    assert_eq!(epochs.len(), 1002);
+    assert!(epochs[..1001].iter().all(|epoch| *epoch == 1), "{epochs:?}");
+    assert_eq!(epochs[1001], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_under_one_key_though_it_rotates_between_its_parts() {
+    let lite = Arc::new(Lite::start().await);
+    let fake = Fake::start(lite.address).await;
+    let managed = Managed::over(lite, RuleCipher::Aegis256, |config| fake.aim(config)).await;
+    managed.put("s", "first").await;
+    let (sent, go_on) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (count, hold, target) = (Arc::clone(&sent), Arc::clone(&go_on), records("s"));
+    fake.script(move |call| match call.is("POST", &target) {
+        true if count.fetch_add(1, SeqCst) == 1 => Act::Hold(Arc::clone(&hold)),
+        _ => Act::Pass,
+    });
+    let (client, batch) = (managed.stack.h2().await, full());
+    let ask = managed.token.on(appends("s", Encoding::Proto, &batch));
+    let appending = tokio::spawn(async move { client.ask(ask).await });
+    until("the second part comes", async || sent.load(SeqCst) == 2).await;
+    rotate_between_parts(&managed).await;
+    go_on.notify_one();
+    let answer = appending.await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    is_under_one_key_and_the_next_under_another(&managed).await;
+}
+
+/// More bytes than the first part of such a batch has, and fewer than both.
+const INTO_THE_SECOND: usize = 1_070_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sessions_batch_is_under_one_key_though_it_rotates_between_its_parts() {
+    let managed = Managed::start().await;
+    let mut session = session(&managed).await;
+    put(&mut session, "first").await;
+    managed.stack.tap.hold_after(Way::Up, INTO_THE_SECOND);
+    session.send(frame(&full())).await;
+    let held = managed.stack.tap.held(Way::Up);
+    tokio::time::timeout(DEADLINE, held)
+        .await
+        .expect("one part");
+    rotate_between_parts(&managed).await;
+    managed.stack.tap.release();
+    let ack = session.live.frame().await.unwrap().unwrap().ack();
+    assert_eq!(ack.end.unwrap().seq_num, 1001);
+    is_under_one_key_and_the_next_under_another(&managed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_split_batch_is_under_one_key() {
+    let managed = Managed::start().await;
+    let full = full();
     let mut session = session(&managed).await;
     for epoch in 1..=2 {
         session.send(frame(&full)).await;
