@@ -1,7 +1,16 @@
 //! Sessions take the newest key for each input, and end when the stream is not the one that they began with.
 
-use super::setup::{CIPHERS, Managed, SECRET, reads};
-use crate::harness::{Ask, Encoding, Live, Session, delivered, frame, input, record, records};
+use std::sync::Arc;
+
+use s2_api::v1::stream::proto::AppendInput;
+use streamseal::{crypto::layout_of, proxy::rules::RuleCipher};
+use tokio::sync::Notify;
+
+use super::setup::{CIPHERS, Managed, SECRET, appends, reads};
+use crate::harness::{
+    Act, Ask, Encoding, Fake, Lite, Live, Session, Way, delivered, frame, input, record, records,
+    until,
+};
 
 async fn session(managed: &Managed) -> Session {
     let ask = managed.token.on(Ask::post(records("s")));
@@ -51,19 +60,95 @@ async fn a_reader_at_the_tail_follows_into_the_next_epoch() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_split_batch_is_under_one_key() {
-    let managed = Managed::start().await;
-    // Noise does not compress, so that it goes up in parts.
+/// A batch that goes up in two parts, for noise does not compress.
+fn full() -> AppendInput {
     let noise = |at: u64| -> Vec<u8> {
-        let mut out = Vec::with_capacity(1040);
+        let mut out = vec![0; 1040];
         let mut hasher = blake3::Hasher::new();
         hasher.update(&at.to_be_bytes());
-        out.resize(1040, 0);
         hasher.finalize_xof().fill(&mut out);
         out
     };
-    let full = input((0..1000).map(|at| record(&[], noise(at))));
+    input((0..1000).map(|at| record(&[], noise(at))))
+}
+
+/// The key epochs of all records, by the upstream's own bytes.
+async fn epochs(managed: &Managed) -> Vec<u32> {
+    let direct = managed.stack.direct().await;
+    let mut epochs = Vec::new();
+    loop {
+        let from = records("s") + &format!("?seq_num={}&clamp=true", epochs.len());
+        let ask = Ask::get(from).header("accept", "application/protobuf");
+        let stored = delivered(Encoding::Proto, &direct.ask(ask).await).records();
+        if stored.is_empty() {
+            return epochs;
+        }
+        let epoch = |body: &[u8]| layout_of(body).expect("a record in clear").epoch.unwrap();
+        epochs.extend(stored.iter().map(|record| epoch(&record.body)));
+    }
+}
+
+/// Rotates when the first part of the batch is stored, and before the proxy hears of it.
+async fn rotate_between_parts(managed: &Managed) {
+    let mut stored = 0;
+    until("the first part is stored", async || {
+        stored = epochs(managed).await.len();
+        stored > 1
+    })
+    .await;
+    assert!(stored < 1001, "one part");
+    assert_eq!(managed.rotate("s").await, 2);
+}
+
+async fn is_under_one_key_and_the_next_under_another(managed: &Managed) {
+    managed.put("s", "next").await;
+    let epochs = epochs(managed).await;
+    let next = epochs.iter().position(|epoch| *epoch != 1);
+    assert_eq!((epochs.len(), next), (1002, Some(1001)));
+    assert_eq!(epochs[1001], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_under_one_key_though_it_rotates_between_its_parts() {
+    let lite = Arc::new(Lite::start().await);
+    let fake = Fake::start(lite.address).await;
+    let managed = Managed::over(lite, RuleCipher::Aegis256, |config| fake.aim(config)).await;
+    managed.put("s", "first").await;
+    let go_on = Arc::new(Notify::new());
+    let (hold, target) = (Arc::clone(&go_on), records("s"));
+    fake.script(move |call| match call.is("POST", &target) {
+        true => Act::HoldAnswer(Arc::clone(&hold)),
+        false => Act::Pass,
+    });
+    let (client, batch) = (managed.stack.h2().await, full());
+    let ask = managed.token.on(appends("s", Encoding::Proto, &batch));
+    let appending = tokio::spawn(async move { client.ask(ask).await });
+    rotate_between_parts(&managed).await;
+    fake.heal();
+    go_on.notify_one();
+    let answer = appending.await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    is_under_one_key_and_the_next_under_another(&managed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sessions_batch_is_under_one_key_though_it_rotates_between_its_parts() {
+    let managed = Managed::start().await;
+    let mut session = session(&managed).await;
+    put(&mut session, "first").await;
+    managed.stack.tap.hold_after(Way::Down, 1);
+    session.send(frame(&full())).await;
+    rotate_between_parts(&managed).await;
+    managed.stack.tap.release();
+    let ack = session.live.frame().await.unwrap().unwrap().ack();
+    assert_eq!(ack.end.unwrap().seq_num, 1001);
+    is_under_one_key_and_the_next_under_another(&managed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_split_batch_is_under_one_key() {
+    let managed = Managed::start().await;
+    let full = full();
     let mut session = session(&managed).await;
     for epoch in 1..=2 {
         session.send(frame(&full)).await;
