@@ -3,6 +3,7 @@
 mod copies;
 mod crash;
 mod heads;
+mod managed;
 mod others;
 mod refusals;
 mod verify;

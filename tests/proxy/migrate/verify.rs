@@ -23,14 +23,14 @@ fn sealed(key: [u8; 32], number: u64) -> AppendRecord {
     seal(CIPHER, key, "s", &record(number))
 }
 
-fn report(command: Command) -> (i32, Value) {
+pub(super) fn report(command: Command) -> (i32, Value) {
     let Ran { code, out, err } = ran(with(command, ["--json"]));
     let report = serde_json::from_str(&out);
     (code, report.unwrap_or_else(|_| panic!("{out} {err}")))
 }
 
 /// First and last of each range.
-fn ranges(report: &Value, name: &str) -> Vec<(u64, u64)> {
+pub(super) fn ranges(report: &Value, name: &str) -> Vec<(u64, u64)> {
     let ranges = report[name]["ranges"].as_array().unwrap().iter();
     ranges
         .map(|range| {
