@@ -43,7 +43,7 @@ fn unwrap(kek: [u8; 32], wrapped: &[u8]) -> [u8; 32] {
 }
 
 /// The master key in an API key.
-fn master(token: &str, project: &str, mk_epoch: u32) -> [u8; 32] {
+pub fn master(token: &str, project: &str, mk_epoch: u32) -> [u8; 32] {
     let bytes = URL_SAFE_NO_PAD
         .decode(token.strip_prefix("sk-ss-").unwrap())
         .unwrap();
@@ -56,15 +56,15 @@ fn master(token: &str, project: &str, mk_epoch: u32) -> [u8; 32] {
     unwrap(expand(&pepper(project), &bytes[1..17], &info), &bytes[17..])
 }
 
-fn stream_id(stream: &str) -> [u8; 32] {
+pub fn stream_id(stream: &str) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(BASIN.as_bytes()).update(&[0]);
     hasher.update(stream.as_bytes()).update(&[0]);
     hasher.finalize().into()
 }
 
-/// The key of the records of one epoch, as the exported entry of the stream has it.
-fn record_key(master: [u8; 32], project: &str, id: [u8; 32], data_key: &Value) -> [u8; 32] {
+/// A data key and the key of the records of its epoch, as the exported entry of the stream has it.
+pub fn keys(master: [u8; 32], project: &str, id: [u8; 32], data_key: &Value) -> [[u8; 32]; 2] {
     let number = |json: &Value| u32::try_from(json.as_u64().unwrap()).unwrap().to_be_bytes();
     let wrapped = &data_key["wrapped"]["master"];
     let (mk_epoch, epoch) = (number(&wrapped["mk_epoch"]), number(&data_key["epoch"]));
@@ -82,7 +82,7 @@ fn record_key(master: [u8; 32], project: &str, id: [u8; 32], data_key: &Value) -
     let commit = derived(b"streamseal/v1/dek-commit");
     let commit: String = commit.iter().map(|byte| format!("{byte:02x}")).collect();
     assert!(data_key.to_string().contains(&commit), "{data_key}");
-    derived(b"streamseal/v1/record-key")
+    [dek, derived(b"streamseal/v1/record-key")]
 }
 
 /// The epoch that a stored record names, and its text.
@@ -173,9 +173,9 @@ async fn stored_records_open_by_the_published_derivations() {
         assert_eq!(data_keys["holder"]["project"], "payments");
         let master = master(&managed.token.text, "payments", 1);
         let id = stream_id("a/b ü");
-        let keys = data_keys["keys"].as_array().unwrap().iter();
-        let keys: Vec<_> = keys
-            .map(|key| record_key(master, "payments", id, key))
+        let found = data_keys["keys"].as_array().unwrap().iter();
+        let keys: Vec<_> = found
+            .map(|key| keys(master, "payments", id, key)[1])
             .collect();
         assert_eq!(keys.len(), 4);
         let stored = managed.stack.stored("a/b ü").await;

@@ -12,7 +12,7 @@ use super::setup::{Managed, appends, reads, rule};
 use crate::{
     harness::{
         Answer, Ask, BASIN, Client, Encoding, Lite, Live, Program, Ran, Session, Way, ask_until,
-        base64, contains, frame, input, project, record, until,
+        base64, contains, frame, input, pepper, project, record, until,
     },
     projects::keyed,
 };
@@ -437,17 +437,20 @@ async fn the_commands_do_it() {
 /// Kills of the program, spread over the time that the call takes.
 const KILLS: u32 = 10;
 
-/// The pepper of the program's project.
-pub const PEPPER: [u8; 32] = [9; 32];
+/// When to kill, given how long the whole takes.
+pub fn moment(whole: Duration, kill: u32, kills: u32) -> Duration {
+    let round = (kill - 1) / kills;
+    whole * (1 + round) * ((kill - 1) % kills) / kills
+}
 
 /// The program with one project that has every stream.
 pub fn program(dir: &Path, lite: &Lite) -> Program {
-    let pepper = dir.join("pepper");
-    fs::write(&pepper, base64(&PEPPER)).unwrap();
+    let file = dir.join("pepper");
+    fs::write(&file, base64(&pepper("payments"))).unwrap();
     let sections = json!({
         "listen": { "authenticate": "api-key" },
         "admin": { "address": "127.0.0.1:0" },
-        "projects": [{ "name": "payments", "match": ["*/**"], "pepper_file": pepper }],
+        "projects": [{ "name": "payments", "match": ["*/**"], "pepper_file": file }],
         "streams": [{ "match": "*/**", "cipher": "aegis-256", "key": "managed" }],
     });
     Program::with(dir, lite.address, &sections, "warn")
