@@ -45,6 +45,8 @@ pub enum Act {
     LoseAnswer,
     /// `s2-lite` answers, but hears of it only once this is notified.
     Hold(Arc<Notify>),
+    /// `s2-lite` does it, but the answer comes only once this is notified.
+    HoldAnswer(Arc<Notify>),
 }
 
 type Script = Box<dyn Fn(&Call) -> Act + Send + Sync>;
@@ -143,6 +145,11 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Reply {
         Act::Hold(until) => {
             until.notified().await;
             pass(&shared, call).await
+        }
+        Act::HoldAnswer(until) => {
+            let answer = pass(&shared, call).await;
+            until.notified().await;
+            answer
         }
         Act::Answer(status, text) => made_up(status, text),
         Act::Replace(status, text) => {
