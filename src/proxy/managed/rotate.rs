@@ -13,7 +13,7 @@ use crate::{
         gate::Pass,
         registry::{Access, Lookup},
     },
-    store::{DataKey, DataKeys, Sealing, StreamEntry, Versioned},
+    store::{DataKey, DataKeys, MAX_KEY_EPOCHS, Sealing, StreamEntry, Versioned},
     stream::StreamPath,
     telemetry::label::{KeyRotation, Operation},
 };
@@ -37,7 +37,7 @@ impl Proxy {
     /// # Errors
     /// [`Error::Raced`] when another rotation was faster, [`Error::NotAllowed`] and
     /// [`Error::NoMasterKey`] for an API key that may not, [`Error::Invalid`] for a stream that has no managed
-    /// keys or is not there.
+    /// keys or is not there, or had as many as a stream may have.
     pub async fn rotate_key(&self, path: &StreamPath, pass: &Arc<Pass>) -> Result<Rotated, Error> {
         let rotated = self.rotate_key_of(path, pass).await;
         rotated.map_err(|stop| match stop {
@@ -71,17 +71,16 @@ impl Proxy {
 impl Keyring {
     /// Rotates the key of a stream whose keys were these when the request came.
     async fn rotate(&self, managed: &Managed, before: Option<&DataKeys>) -> Result<Rotated, Stop> {
-        let from = before
-            .and_then(|keys| keys.keys.last())
-            .map(|key| key.epoch);
+        let from = before.and_then(DataKeys::current).map(|key| key.epoch);
         let allowance = self.allowance(&managed.path);
         let _turn = allowance.turn.lock().await;
         for _ in 0..MAX_ROUNDS {
             let wrapping = managed.holder.wrapping(&*self.store).await?;
             let found = self.look(managed).await?;
             let keys = data_keys(&found);
-            let now = keys.and_then(|keys| keys.keys.last()).map(|key| key.epoch);
-            if now != from {
+            let now = keys.and_then(DataKeys::current).map(|key| key.epoch);
+            // Shredded meanwhile is no rotation, and said below.
+            if now != from && (keys.is_none() || now.is_some()) {
                 return Err(Error::Raced(managed.path.clone()).into());
             }
             let made = match keys {
@@ -140,10 +139,12 @@ impl Keyring {
             holder,
             ..
         } = managed;
-        let last = newest(managed, keys)?;
-        let epoch = last.epoch.checked_add(1);
-        let epoch = epoch
-            .ok_or_else(|| Error::Invalid(format!("stream `{path}` has used up its key epochs")))?;
+        newest(managed, keys)?;
+        let epoch = following(keys).ok_or_else(|| {
+            Error::Invalid(format!(
+                "stream `{path}` has used up its key epochs; `streamseal stream migrate` copies it to a new one"
+            ))
+        })?;
         let key = holder.make(wrapping, path, epoch, reserved).await?;
         let mut keys = keys.clone();
         keys.keys.push(key.clone());
@@ -155,6 +156,14 @@ impl Keyring {
         tracing::info!(stream = %path, epoch, reason = ?reason, "new key epoch");
         Ok(key)
     }
+}
+
+/// The number of the next key: after every one that there was. None once there were as many as are recorded of
+/// one stream.
+pub(super) fn following(keys: &DataKeys) -> Option<u32> {
+    let has_room = keys.keys.len() < MAX_KEY_EPOCHS as usize;
+    let last = keys.keys.last().filter(|_| has_room)?;
+    last.epoch.checked_add(1)
 }
 
 fn not_managed(path: &StreamPath) -> Stop {

@@ -9,6 +9,7 @@ use super::{
     first::is_conflict,
     holder::Wrapping,
     policy::{Limits, Next, amount},
+    rotate::following,
 };
 use crate::{
     clock,
@@ -174,17 +175,21 @@ impl Keyring {
         managed: &Managed,
         wanted: store::Sealing,
     ) -> Result<(DataKey, Life), Stop> {
-        let limits = Limits::new(&self.rotate_after, managed.cipher);
         let allowance = self.allowance(&managed.path);
         let found = self.look(managed).await?;
         if let Some(keys) = data_keys(&found)
-            && let Some(key) = ready(managed, keys, (&limits, &allowance), wanted)?
+            && let Some(key) = ready(
+                managed,
+                keys,
+                (&self.limits(managed, keys), &allowance),
+                wanted,
+            )?
         {
             return Ok((key, Life::of(Some(keys))));
         }
         let _turn = allowance.turn.lock().await;
         for _ in 0..MAX_ROUNDS {
-            let supplied = self.change(managed, (&limits, &allowance), wanted).await;
+            let supplied = self.change(managed, &allowance, wanted).await;
             match supplied {
                 Err(stop) if is_conflict(&stop) => {}
                 supplied => return supplied,
@@ -197,12 +202,13 @@ impl Keyring {
     async fn change(
         &self,
         managed: &Managed,
-        (limits, allowance): (&Limits, &Allowance),
+        allowance: &Allowance,
         wanted: store::Sealing,
     ) -> Result<(DataKey, Life), Stop> {
         let wrapping = managed.holder.wrapping(&*self.store).await?;
         let found = self.look(managed).await?;
         let Some(keys) = data_keys(&found) else {
+            let limits = Limits::new(&self.rotate_after, managed.cipher);
             let reserved = limits.block(store::Sealing::default(), wanted);
             let key = self.first(managed, &wrapping, &found, reserved).await?;
             allowance.add(&key, reserved, wanted);
@@ -210,13 +216,25 @@ impl Keyring {
             return Ok((key, life));
         };
         let life = Life::of(Some(keys));
-        if let Some(key) = ready(managed, keys, (limits, allowance), wanted)? {
+        let limits = self.limits(managed, keys);
+        if let Some(key) = ready(managed, keys, (&limits, allowance), wanted)? {
             return Ok((key, life));
         }
         let found = (&found, keys);
-        let (key, reserved) = self.more(managed, limits, &wrapping, found, wanted).await?;
+        let (key, reserved) = self
+            .more(managed, &limits, &wrapping, found, wanted)
+            .await?;
         allowance.add(&key, reserved, wanted);
         Ok((key, life))
+    }
+
+    /// What the newest of these keys may seal. After the last epoch that there is room for, it goes on as long as
+    /// it is safe.
+    fn limits(&self, managed: &Managed, keys: &DataKeys) -> Limits {
+        match following(keys) {
+            Some(_) => Limits::new(&self.rotate_after, managed.cipher),
+            None => Limits::hard(managed.cipher),
+        }
     }
 
     /// Writes down that more is about to be sealed, under a new key if the newest had enough.
@@ -229,10 +247,16 @@ impl Keyring {
         wanted: store::Sealing,
     ) -> Result<(DataKey, store::Sealing), Stop> {
         let key = newest(managed, keys)?;
-        match limits.next(key, wanted, clock::now_ms()) {
+        let now = clock::now_ms();
+        let policy = Limits::new(&self.rotate_after, managed.cipher);
+        if *limits != policy && matches!(policy.next(key, wanted, now), Next::Rotate(_)) {
+            let (stream, epoch) = (&managed.path, key.epoch);
+            tracing::warn!(%stream, epoch, "key epochs are used up: sealing goes on under the last one");
+        }
+        match limits.next(key, wanted, now) {
             Next::Reserve(block) => {
                 let mut keys = keys.clone();
-                let counted = keys.keys.last_mut().ok_or(Error::KeyShredded)?;
+                let counted = keys.current_mut().ok_or(Error::KeyShredded)?;
                 counted.sealed.records = counted.sealed.records.saturating_add(block.records);
                 counted.sealed.bytes = counted.sealed.bytes.saturating_add(block.bytes);
                 let key = counted.clone();
