@@ -44,6 +44,7 @@ use self::{
 };
 use crate::{
     body::{self, Budget, Meter},
+    clock::Clock,
     crypto::{KeyCheck, StreamCipher},
     drain::Drain,
     keys::{self, RotateAfter},
@@ -120,6 +121,7 @@ impl Proxy {
         let store = parts.store;
         let registry = Registry::new(Arc::clone(&store), parts.rules, parts.unknown_streams);
         let registry = Arc::new(registry);
+        let clock = Clock::system();
         let keyring = Keyring::new(
             Arc::clone(&registry),
             Arc::clone(&store),
@@ -129,8 +131,8 @@ impl Proxy {
         Self {
             gate: parts
                 .takes_api_keys
-                .then(|| Arc::new(Gate::new(Arc::clone(&store)))),
-            roster: projects::Roster::new(Arc::clone(&store)),
+                .then(|| Arc::new(Gate::new(Arc::clone(&store), clock.clone()))),
+            roster: projects::Roster::new(Arc::clone(&store), clock),
             keyring: Arc::new(keyring),
             registry,
             ceiling: Ceiling::new(),

@@ -85,7 +85,7 @@ impl Proxy {
         let name = &pass.project.name;
         let row = self.registry.project(name).await?;
         let row = row.entry.ok_or(ProjectError::Unknown)?;
-        rules::authorise(&row, pass, row.now(clock::now_ms()))?;
+        rules::authorise(&row, pass, pass.now(&row))?;
         let mut doomed = Doomed {
             path,
             before,

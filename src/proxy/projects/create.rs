@@ -30,7 +30,9 @@ impl Roster {
             Some(_) => self.must_be_unused(name).await?,
             None => {}
         }
-        let (entry, issued) = first(project, before.as_deref(), self.clock())?;
+        let seen = before.as_ref().map_or(0, |before| before.seen_at);
+        let now = self.clock.since(seen);
+        let (entry, issued) = first(project, before.as_deref(), now)?;
         let committed = self.commit(name, found.revision, entry).await;
         committed.map_err(|error| match error {
             ProjectError::Conflict if !again => ProjectError::Exists,
@@ -97,10 +99,9 @@ impl Roster {
 fn first(
     project: &Project,
     before: Option<&ProjectEntry>,
-    clock: u64,
+    now: u64,
 ) -> Result<(ProjectEntry, Issued), ProjectError> {
     let name = project.name.as_str();
-    let now = before.map_or(clock, |before| before.now(clock));
     // Never the number of another master key of this project.
     let mk_epoch = before.map_or(0, |before| {
         let next = before.rotation.as_ref();
