@@ -90,6 +90,7 @@ impl Scene {
                 expires_at: None,
                 state: ApiKeyState::Active,
             }],
+            replacing: false,
             seen_at: START,
         };
         change(&mut entry);

@@ -38,6 +38,7 @@ enum Hold {
 /// has been over for long is gone.
 pub(super) fn settle(entry: &mut ProjectEntry, now: u64) {
     entry.seen_at = entry.seen_at.max(now);
+    entry.replacing = false;
     for key in &mut entry.api_keys {
         if let Some(at) = over_unmarked(key, now) {
             key.state = ApiKeyState::Revoked { at };

@@ -117,6 +117,7 @@ impl MasterChange {
             mk_commit: next.mk_commit,
             rotation: None,
             api_keys,
+            replacing: false,
             seen_at: now,
         }))
     }

@@ -202,6 +202,7 @@ impl World {
             mk_commit: master.commit(PROJECT, 1),
             rotation: None,
             api_keys: vec![row],
+            replacing: false,
             seen_at: 0,
         };
         let mut changes = vec![Change::Project {
