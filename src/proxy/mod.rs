@@ -45,6 +45,7 @@ use self::{
 };
 use crate::{
     body::{self, Budget, Meter},
+    clock::Clock,
     crypto::{KeyCheck, StreamCipher},
     drain::Drain,
     keys::{self, RotateAfter, kms::Kms},
@@ -122,6 +123,7 @@ impl Proxy {
         let store = parts.store;
         let registry = Registry::new(Arc::clone(&store), parts.rules, parts.unknown_streams);
         let registry = Arc::new(registry);
+        let clock = Clock::system();
         let keyring = Keyring::new(
             Arc::clone(&registry),
             Arc::clone(&store),
@@ -132,8 +134,8 @@ impl Proxy {
         Self {
             gate: parts
                 .takes_api_keys
-                .then(|| Arc::new(Gate::new(Arc::clone(&store)))),
-            roster: projects::Roster::new(Arc::clone(&store)),
+                .then(|| Arc::new(Gate::new(Arc::clone(&store), clock.clone()))),
+            roster: projects::Roster::new(Arc::clone(&store), clock),
             keyring: Arc::new(keyring),
             registry,
             ceiling: Ceiling::new(),

@@ -169,7 +169,7 @@ impl Proxy {
 }
 
 fn key_epochs(keys: &DataKeys) -> KeyEpochs {
-    let newest = keys.keys.last();
+    let newest = keys.current().or(keys.keys.last());
     KeyEpochs {
         project: match &keys.holder {
             Holder::Project(name) => Some(name.to_string()),

@@ -7,13 +7,17 @@ use crate::{
     project::ProjectName,
 };
 
+/// Most key epochs of a stream. What is recorded of one takes some 300 bytes, and the row of a stream is read and
+/// written whole: so it stays at three megabytes, which every export can hold.
+pub const MAX_KEY_EPOCHS: u32 = 10_000;
+
 /// The managed keys of one life of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataKeys {
     /// Who can unwrap them.
     pub holder: Holder,
-    /// One for each key epoch, in order; the last one seals. Never empty.
+    /// One for each key epoch, in order; the last one that is not lost seals. Never empty.
     pub keys: Vec<DataKey>,
 }
 
@@ -35,7 +39,7 @@ pub struct DataKey {
     pub epoch: u32,
     /// Its commitment: tells a wrong key before any record is touched.
     pub commit: Digest,
-    /// The key, wrapped; `None` once it was shredded.
+    /// The key, wrapped; `None` once it was shredded, or when it was lost with a config store.
     pub wrapped: Option<WrappedKey>,
     /// When it was made, in milliseconds since the Unix epoch.
     pub created_at: u64,
@@ -96,9 +100,18 @@ impl DataKeys {
         }
     }
 
-    /// The key that seals; `None` when it was shredded.
+    /// The key that seals; `None` when it was shredded. One that was lost keeps its number from being used
+    /// again, and nothing else: that there was one is no more than what records say, which anybody can forge who
+    /// can write to the upstream.
     pub fn current(&self) -> Option<&DataKey> {
-        self.keys.last().filter(|key| key.wrapped.is_some())
+        let newest = self.keys.iter().rfind(|key| !key.is_lost());
+        newest.filter(|key| key.wrapped.is_some())
+    }
+
+    /// The same, to be changed.
+    pub fn current_mut(&mut self) -> Option<&mut DataKey> {
+        let newest = self.keys.iter_mut().rfind(|key| !key.is_lost());
+        newest.filter(|key| key.wrapped.is_some())
     }
 
     /// The key of an epoch.
@@ -109,5 +122,12 @@ impl DataKeys {
     /// Whether every key was shredded, and with them the stream.
     pub fn is_shredded(&self) -> bool {
         self.keys.iter().all(|key| key.wrapped.is_none())
+    }
+}
+
+impl DataKey {
+    /// Whether nothing but its number is known: it was only in a config store that is lost.
+    pub fn is_lost(&self) -> bool {
+        self.wrapped.is_none() && self.shredded_at.is_none()
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use embedded::{Embedded, ImportError, ImportOptions, Imported};
 pub use entry::{BasinEntry, Incarnation, Origin, StreamEntry, StreamState};
-pub use keys::{DataKey, DataKeys, Holder, Sealing, WrappedKey};
+pub use keys::{DataKey, DataKeys, Holder, MAX_KEY_EPOCHS, Sealing, WrappedKey};
 pub use list::{ExportError, Listed, Page, Summary};
 pub use measured::Measured;
 pub use project::{ApiKeyEntry, ApiKeyState, MasterRotation, ProjectEntry};

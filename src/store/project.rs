@@ -21,8 +21,12 @@ pub struct ProjectEntry {
     pub rotation: Option<MasterRotation>,
     /// Its API keys.
     pub api_keys: Vec<ApiKeyEntry>,
+    /// Whether somebody looks whether the master key is in use, to put another in its place. Whoever records a
+    /// stream's first data key in it takes this off in the same commit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replacing: bool,
     /// The latest time that was ever seen here, in milliseconds since the Unix epoch: a clock that is set back
-    /// revives nothing.
+    /// revives nothing, and time runs on from here.
     pub seen_at: u64,
 }
 
@@ -119,10 +123,5 @@ impl ProjectEntry {
     /// The API key of this id.
     pub fn api_key(&self, id: &str) -> Option<&ApiKeyEntry> {
         self.api_keys.iter().find(|key| key.id == id)
-    }
-
-    /// The time to judge by: never earlier than the latest that was seen.
-    pub fn now(&self, clock: u64) -> u64 {
-        clock.max(self.seen_at)
     }
 }

@@ -16,6 +16,9 @@ use crate::{
 /// Kills of each kind, spread over the time that the call takes.
 const KILLS: u32 = 12;
 
+/// Most rounds of so many, until some came before the change was made and others after it.
+const MAX_ROUNDS: u32 = 5;
+
 /// The program, killed again and again.
 struct World {
     program: Program,
@@ -102,26 +105,87 @@ async fn undisturbed(call: impl Future<Output = Value>) -> (Value, Duration) {
     (said, begun.elapsed() * 5 / 4)
 }
 
+/// When to kill, and what the kills found.
+struct Kills {
+    whole: Duration,
+    next: u32,
+    /// Kills after the change was made, and before it.
+    made: u32,
+    not_made: u32,
+    /// Of the first, those without an answer.
+    unanswered: u32,
+}
+
+impl Kills {
+    fn over(whole: Duration) -> Self {
+        Self {
+            whole,
+            next: 0,
+            made: 0,
+            not_made: 0,
+            unanswered: 0,
+        }
+    }
+
+    /// How long after the call to kill next: a round more for as long as all came on the same side, and over
+    /// twice the time each.
+    fn next(&mut self) -> Option<Duration> {
+        let (round, kill) = (self.next / KILLS, self.next % KILLS);
+        let is_enough = self.made > 0 && self.not_made > 0;
+        if kill == 0 && round > 0 && is_enough {
+            return None;
+        }
+        let Self { made, not_made, .. } = self;
+        assert!(
+            round < MAX_ROUNDS,
+            "{made} kills after the change, {not_made} before it"
+        );
+        self.next += 1;
+        Some(self.whole * (1 << round) * kill / KILLS)
+    }
+
+    fn found(&mut self, is_made: bool, is_answered: bool) {
+        match is_made {
+            true => self.made += 1,
+            false => self.not_made += 1,
+        }
+        self.unanswered += u32::from(is_made && !is_answered);
+        assert!(is_made || !is_answered, "said, and not done");
+    }
+
+    fn tell(&self, what: &str) {
+        let Self {
+            whole,
+            made,
+            not_made,
+            unanswered,
+            ..
+        } = self;
+        println!(
+            "{made} {what}, {unanswered} of them without an answer, {not_made} not, in {whole:?}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_creation_leaves_a_project_or_none() {
     let mut world = World::start().await;
     let (mut good, whole) = undisturbed(world.call(create(false))).await;
-    let mut unanswered = 0;
-    for kill in 0..KILLS {
+    let mut kills = Kills::over(whole);
+    while let Some(after) = kills.next() {
         let before = good.clone();
-        match world.killed(create(true), whole * kill / KILLS).await {
+        let said = world.killed(create(true), after).await;
+        kills.found(!world.is_good(&before).await, said.is_some());
+        match said {
             Some(made) => good = made,
             None if world.is_good(&before).await => {}
-            None => {
-                unanswered += 1;
-                good = world.call(create(true)).await;
-            }
+            None => good = world.call(create(true)).await,
         }
         assert!(world.is_good(&good).await);
         assert_eq!(world.list(&good).await.len(), 1, "whole, or not at all");
         assert!(good == before || !world.is_good(&before).await);
     }
-    println!("{unanswered} of {KILLS} made without an answer in {whole:?}");
+    kills.tell("made");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,15 +193,16 @@ async fn a_killed_rotation_leaves_both_keys_or_the_old_one_alone() {
     let mut world = World::start().await;
     let first = world.call(create(false)).await;
     let (mut key, whole) = undisturbed(world.call(rotate(&first))).await;
-    let mut unanswered = 0;
-    for kill in 0..KILLS {
+    let mut kills = Kills::over(whole);
+    while let Some(after) = kills.next() {
         let known: Vec<Value> = world.list(&key).await;
-        let rotated = world.killed(rotate(&key), whole * kill / KILLS).await;
+        let rotated = world.killed(rotate(&key), after).await;
         assert!(world.is_good(&key).await, "the old one is good in any case");
         let rows = world.list(&key).await;
         let is_known = |row: &&Value| known.iter().any(|known| known["id"] == row["id"]);
         let fresh: Vec<_> = rows.iter().filter(|row| !is_known(row)).collect();
         let own = rows.iter().find(|row| row["own"] == true).unwrap();
+        kills.found(!fresh.is_empty(), rotated.is_some());
         match (rotated, &fresh[..]) {
             (None, []) => assert_eq!(own["state"], "active"),
             (Some(made), [row]) => {
@@ -147,7 +212,6 @@ async fn a_killed_rotation_leaves_both_keys_or_the_old_one_alone() {
             }
             (None, [row]) => {
                 // Nobody has it. Another one takes its place, and it ends.
-                unanswered += 1;
                 assert_eq!(
                     (&row["state"], &own["state"]),
                     (&json!("active"), &json!("retiring"))
@@ -159,7 +223,7 @@ async fn a_killed_rotation_leaves_both_keys_or_the_old_one_alone() {
             (rotated, fresh) => panic!("{} {fresh:?}", rotated.is_some()),
         }
     }
-    println!("{unanswered} of {KILLS} rotated without an answer in {whole:?}");
+    kills.tell("rotated");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,18 +232,15 @@ async fn a_killed_revocation_is_done_or_not_and_then_it_is() {
     let first = world.call(create(false)).await;
     let other = world.issue(&first).await;
     let (_, whole) = undisturbed(world.call(revoke(&first, &other["id"]))).await;
-    let mut unanswered = 0;
-    for kill in 0..KILLS {
+    let mut kills = Kills::over(whole);
+    while let Some(after) = kills.next() {
         let other = world.issue(&first).await;
-        let said = world
-            .killed(revoke(&first, &other["id"]), whole * kill / KILLS)
-            .await;
+        let said = world.killed(revoke(&first, &other["id"]), after).await;
         let is_good = world.is_good(&other).await;
-        assert!(said.is_none() || !is_good);
-        unanswered += u32::from(said.is_none() && !is_good);
+        kills.found(!is_good, said.is_some());
         let again = world.call(revoke(&first, &other["id"])).await;
         assert_eq!(again["was_good"], is_good);
         assert!(!world.is_good(&other).await && world.is_good(&first).await);
     }
-    println!("{unanswered} of {KILLS} revoked without an answer in {whole:?}");
+    kills.tell("revoked");
 }

@@ -15,7 +15,10 @@ use streamseal::{
     stream::{StreamId, StreamPath},
 };
 
-use crate::harness::{Ask, BASIN, Stack, base64, records};
+use crate::{
+    harness::{Ask, BASIN, Encoding, Stack, base64, delivered, records},
+    managed::setup::{Managed, reads},
+};
 
 fn path(stream: &str) -> StreamPath {
     format!("{BASIN}/{stream}").parse().unwrap()
@@ -156,8 +159,103 @@ async fn a_rebuild_keeps_the_keys_that_an_older_copy_has() {
     for stream in ["found", "declared"] {
         let (_, after) = entry(&stack, stream).await;
         let keys = after.unwrap().data_keys.unwrap();
+        // It goes on, but nobody knows how much it sealed since the copy, and 2 is not made again.
+        let kept = DataKey {
+            sealed: Sealing {
+                records: u64::MAX,
+                bytes: u64::MAX,
+            },
+            ..kept.clone()
+        };
         assert_eq!(keys.keys, [kept.clone(), gone(2)], "{stream}");
-        // Nothing more is sealed under a key of which a later one is lost.
-        assert!(keys.current().is_none() && !keys.is_shredded());
+        assert_eq!(keys.current(), Some(&kept), "{stream}");
+    }
+}
+
+/// Whatever somebody stored: it names this key epoch, and nothing opens it.
+async fn forge(managed: &Managed, stream: &str, epoch: u32) {
+    store(&managed.stack, stream, &[epoch]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_record_takes_no_managed_key_away() {
+    let mut managed = Managed::start().await;
+    for stream in ["far", "near", "far-and-near"] {
+        managed.put(stream, "first").await;
+        managed.rotate(stream).await;
+        managed.put(stream, "second").await;
+    }
+    forge(&managed, "far", u32::MAX).await;
+    forge(&managed, "near", 5).await;
+    forge(&managed, "far-and-near", u32::MAX - 1).await;
+    forge(&managed, "far-and-near", 3).await;
+    managed.stack.stop().await;
+    let said = managed.stack.command(&["store", "rebuild"]).ok();
+    for stream in ["far", "far-and-near"] {
+        let forged =
+            |line: &&str| line.contains(&format!("/{stream}:")) && line.contains("look forged");
+        assert!(said.lines().any(|line| forged(&line)), "{said}");
+    }
+    managed.stack.go().await.unwrap();
+    for (stream, next) in [("far", 3), ("near", 6), ("far-and-near", 4)] {
+        managed.put(stream, "third").await;
+        managed.rotate(stream).await;
+        managed.put(stream, "fourth").await;
+        let keys = managed.data_keys(stream).await.unwrap();
+        assert!(keys.current().unwrap().epoch >= next, "{stream}: {keys:?}");
+        let lost = keys.keys.iter().filter(|key| key.is_lost());
+        assert!(
+            lost.map(|key| key.epoch).all(|epoch| epoch < next),
+            "{keys:?}"
+        );
+        // Whatever was stored under a key that is there opens.
+        let answer = managed
+            .ask(reads(stream, "seq_num=0&count=2", Encoding::Proto))
+            .await;
+        let read = delivered(Encoding::Proto, &answer).records();
+        assert_eq!(read.len(), 2, "{stream}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_record_makes_no_managed_stream_of_one_with_a_key_of_its_own() {
+    let mut stack = Stack::start().await;
+    stack.create_basin(Some("aegis-256")).await;
+    let key = base64(&[3; 32]);
+    let append = |stream: &str| {
+        let ask = Ask::post(records(stream)).json(&json!({ "records": [{ "body": "mine" }] }));
+        ask.header("s2-encryption-key", key.clone())
+    };
+    let streams = ["checked", "ruled", "unchecked"];
+    for stream in streams {
+        let create = Ask::post("/v1/streams").json(&json!({ "stream": stream }));
+        assert_eq!(stack.h2().await.ask(create).await.status, 201);
+        assert_eq!(stack.h2().await.ask(append(stream)).await.status, 200);
+        store(&stack, stream, &[1]).await;
+    }
+    stack.config.streams = vec![StreamRule {
+        r#match: "*/ruled".to_owned(),
+        cipher: RuleCipher::Aegis256,
+        key: KeySource::Header,
+        key_file: Default::default(),
+        header_overrides: false,
+    }];
+    stack.stop().await;
+    // First with the store that knows them, then without it.
+    for is_lost in [false, true] {
+        if is_lost {
+            std::fs::remove_file(&stack.config.store.path).unwrap();
+        }
+        stack.command(&["store", "rebuild"]).ok();
+        for stream in streams {
+            let (_, entry) = entry(&stack, stream).await;
+            assert_eq!(entry.and_then(|entry| entry.data_keys), None, "{stream}");
+        }
+        stack.go().await.unwrap();
+        for stream in streams {
+            let answer = stack.h2().await.ask(append(stream)).await;
+            assert_eq!(answer.status, 200, "{stream}: {}", answer.text());
+        }
+        stack.stop().await;
     }
 }

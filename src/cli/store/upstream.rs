@@ -52,6 +52,8 @@ pub(super) struct Found {
     pub(super) looks: Vec<Option<Cipher>>,
     /// The key epochs that they name: those of keys that a proxy made.
     pub(super) epochs: BTreeSet<u32>,
+    /// Whether some seem to be encrypted with a key that clients or files bring.
+    pub(super) has_own: bool,
 }
 
 #[derive(Deserialize)]
@@ -133,6 +135,10 @@ pub(super) async fn streams(upstream: &Upstream, basin: &BasinName) -> Result<Ve
                     .flatten()
                     .filter_map(|layout| layout.epoch)
                     .collect(),
+                has_own: layouts
+                    .iter()
+                    .flatten()
+                    .any(|layout| layout.epoch.is_none()),
             });
         }
         if after.is_empty() {

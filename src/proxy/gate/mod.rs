@@ -23,7 +23,7 @@ pub use self::{
 };
 use super::Error;
 use crate::{
-    clock::{self, Clock},
+    clock::Clock,
     crypto::{ApiKey, TokenFingerprint},
     keys::{Project, Projects},
     project::ProjectName,
@@ -58,13 +58,8 @@ struct Found {
 }
 
 impl Gate {
-    /// Checks API keys by what `store` says, and by the system's clock as long as that does not go back.
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self::by_clock(store, clock::steady())
-    }
-
-    /// The same by another clock.
-    pub(super) fn by_clock(store: Arc<dyn Store>, clock: Clock) -> Self {
+    /// Checks API keys by what `store` says, and by this clock.
+    pub fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
         Self {
             store,
             clock,
@@ -164,11 +159,11 @@ impl Gate {
                 id: found.row.id,
             });
         }
-        Pass::new(key, found, projects.clone()).ok_or(Refusal::Wrapping)
+        Pass::new(key, found, projects.clone(), self.clock.clone()).ok_or(Refusal::Wrapping)
     }
 
-    /// Whether an API key with this row is good now. Time only goes on here, whatever the clock does.
+    /// Whether an API key with this row is good now.
     fn is_good(&self, entry: &ProjectEntry, row: &ApiKeyEntry) -> bool {
-        row.is_good(entry.now((self.clock)()))
+        row.is_good(self.clock.since(entry.seen_at))
     }
 }

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::{Denied, Found};
 use crate::{
+    clock::Clock,
     crypto::{ApiKey, Digest, MasterKey},
     keys::{Project, Projects},
     project::{Scope, Scopes},
@@ -26,6 +27,8 @@ pub struct Pass {
     pub(super) entry: Arc<ProjectEntry>,
     /// All projects, at the time that it came in: they say who owns what.
     pub(super) projects: Projects,
+    /// What it was judged by.
+    clock: Clock,
     master: Option<Master>,
 }
 
@@ -41,7 +44,12 @@ pub struct Master {
 impl Pass {
     /// What a row that was found and judged good gives; nothing when the wrapped half of the API key is not as
     /// it was made.
-    pub(super) fn new(key: &ApiKey, found: Found, projects: Projects) -> Option<Self> {
+    pub(super) fn new(
+        key: &ApiKey,
+        found: Found,
+        projects: Projects,
+        clock: Clock,
+    ) -> Option<Self> {
         let (name, epoch) = (found.project.name.as_str(), found.row.mk_epoch);
         let master = key.master_key(found.project.pepper(), name, epoch)?;
         Some(Self {
@@ -53,6 +61,7 @@ impl Pass {
             key_id: found.row.id,
             scopes: found.row.scopes,
             projects,
+            clock,
         })
     }
 
@@ -70,6 +79,7 @@ impl Pass {
             lookup: self.lookup,
             entry: Arc::clone(&self.entry),
             projects: projects.clone(),
+            clock: self.clock.clone(),
             master: None,
         }
     }
@@ -81,6 +91,11 @@ impl Pass {
     /// "no encryption".
     pub fn master(&self) -> Result<&Master, Error> {
         self.master.as_ref().ok_or(Error::NoMasterKey)
+    }
+
+    /// How late it is, given what is recorded of its project now.
+    pub fn now(&self, entry: &ProjectEntry) -> u64 {
+        self.clock.since(entry.seen_at)
     }
 
     /// What goes upstream in its place, where the project has a token of its own.

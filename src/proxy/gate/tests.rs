@@ -56,9 +56,10 @@ impl Scene {
         let clock = Arc::new(AtomicU64::new(START));
         let now = Arc::clone(&clock);
         Self {
-            gate: Gate::by_clock(
+            gate: Gate::new(
                 Arc::clone(&store),
-                Arc::new(move || now.load(Ordering::SeqCst)),
+                // No time passes but by the system's clock.
+                Clock::of(move || now.load(Ordering::SeqCst), || 0),
             ),
             clock,
             projects: Projects::compile(&rules).unwrap(),
@@ -89,6 +90,7 @@ impl Scene {
                 expires_at: None,
                 state: ApiKeyState::Active,
             }],
+            replacing: false,
             seen_at: START,
         };
         change(&mut entry);

@@ -162,10 +162,19 @@ pub struct Wrapping(Option<(ProjectName, Revision, Arc<ProjectEntry>)>);
 impl Wrapping {
     /// The condition under which a key that is wrapped so may be recorded.
     pub fn condition(&self) -> Option<Change> {
-        let (name, expected, _) = self.0.as_ref()?;
-        Some(Change::SameProject {
-            name: name.clone(),
-            expected: *expected,
+        let (name, expected, entry) = self.0.as_ref()?;
+        let (name, expected) = (name.clone(), *expected);
+        // Whoever is about to replace the master key must not overlook this key.
+        Some(match entry.replacing {
+            true => Change::Project {
+                name,
+                expected,
+                entry: Some(ProjectEntry {
+                    replacing: false,
+                    ..ProjectEntry::clone(entry)
+                }),
+            },
+            false => Change::SameProject { name, expected },
         })
     }
 

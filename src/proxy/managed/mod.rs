@@ -23,7 +23,7 @@ use http::HeaderMap;
 use quick_cache::sync::Cache;
 
 pub use certificate::{Certificate, RecordRange, ShreddedEpoch};
-pub use holder::KeyHolder;
+pub use holder::{KeyHolder, Wrapping};
 pub use leases::{Lease, Leases};
 pub use rotate::{Authority, Rotated};
 pub use sealing::{Sealer, Sealing};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytesize::ByteSize;
+
 use crate::{
     crypto::Cipher,
     keys::RotateAfter,
@@ -47,6 +49,16 @@ impl Limits {
             records: rotate_after.records_for(cipher),
             bytes: (bytes > 0).then_some(bytes),
         }
+    }
+
+    /// What keys of this cipher may seal at all, whatever the operator wants.
+    pub fn hard(cipher: Cipher) -> Self {
+        let never = RotateAfter {
+            age: Duration::ZERO,
+            records: 0,
+            bytes: ByteSize::b(0),
+        };
+        Self::new(&never, cipher)
     }
 
     /// Whether the key is too old at this time, in milliseconds since the Unix epoch. A clock that was set back
@@ -114,8 +126,6 @@ pub fn amount(input: &AppendInput) -> Sealing {
 
 #[cfg(test)]
 mod tests {
-    use bytesize::ByteSize;
-
     use super::*;
     use crate::crypto::Digest;
 

@@ -8,7 +8,6 @@ use super::{
     KeyHolder, Keyring, Managed, data_keys, first::is_conflict, holder::Wrapping, sealing::newest,
 };
 use crate::{
-    clock,
     project::Scope,
     proxy::{
         Error, Proxy,
@@ -17,7 +16,7 @@ use crate::{
         projects::{ProjectError, rules},
         registry::{Access, Lookup},
     },
-    store::{DataKey, DataKeys, Sealing, StreamEntry, Versioned},
+    store::{DataKey, DataKeys, MAX_KEY_EPOCHS, Sealing, StreamEntry, Versioned},
     stream::StreamPath,
     telemetry::label::{KeyRotation, Operation},
 };
@@ -56,7 +55,7 @@ impl Proxy {
     /// # Errors
     /// [`Error::Raced`] when another rotation was faster, [`Error::NotAllowed`], [`Error::NoMasterKey`] and
     /// [`Error::Unauthenticated`] for an authority that may not, or not any more, [`Error::Invalid`] for a stream
-    /// that has no managed keys or is not there, [`Error::Kms`].
+    /// that has no managed keys, is not there, or had as many keys as a stream may have, [`Error::Kms`].
     pub async fn rotate_key(
         &self,
         path: &StreamPath,
@@ -107,9 +106,7 @@ impl Keyring {
         before: Option<&DataKeys>,
         by: Authority<'_>,
     ) -> Result<Rotated, Stop> {
-        let from = before
-            .and_then(|keys| keys.keys.last())
-            .map(|key| key.epoch);
+        let from = before.and_then(DataKeys::current).map(|key| key.epoch);
         let allowance = self.allowance(&managed.path);
         let _turn = allowance.turn.lock().await;
         for _ in 0..MAX_ROUNDS {
@@ -119,8 +116,9 @@ impl Keyring {
             }
             let found = self.look(managed).await?;
             let keys = data_keys(&found);
-            let now = keys.and_then(|keys| keys.keys.last()).map(|key| key.epoch);
-            if now != from {
+            let now = keys.and_then(DataKeys::current).map(|key| key.epoch);
+            // Shredded meanwhile is no rotation, and said below.
+            if now != from && (keys.is_none() || now.is_some()) {
                 return Err(Error::Raced(managed.path.clone()).into());
             }
             let made = match keys {
@@ -152,7 +150,7 @@ impl Keyring {
             None => self.store.project(&by.project.name).await?.entry,
         };
         let row = row.ok_or(Error::NoMasterKey)?;
-        match rules::authorise(&row, by, row.now(clock::now_ms())) {
+        match rules::authorise(&row, by, by.now(&row)) {
             Ok(()) => Ok(()),
             Err(ProjectError::Refused(error)) => Err(error),
             Err(other) => Err(Error::NotAllowed(other.to_string())),
@@ -194,10 +192,12 @@ impl Keyring {
             holder,
             ..
         } = managed;
-        let last = newest(managed, keys)?;
-        let epoch = last.epoch.checked_add(1);
-        let epoch = epoch
-            .ok_or_else(|| Error::Invalid(format!("stream `{path}` has used up its key epochs")))?;
+        newest(managed, keys)?;
+        let epoch = following(keys).ok_or_else(|| {
+            Error::Invalid(format!(
+                "stream `{path}` has used up its key epochs; `streamseal stream migrate` copies it to a new one"
+            ))
+        })?;
         let key = holder.make(wrapping, path, epoch, reserved).await?;
         let mut keys = keys.clone();
         keys.keys.push(key.clone());
@@ -209,6 +209,14 @@ impl Keyring {
         tracing::info!(stream = %path, epoch, reason = ?reason, "new key epoch");
         Ok(key)
     }
+}
+
+/// The number of the next key: after every one that there was. None once there were as many as are recorded of
+/// one stream.
+pub(super) fn following(keys: &DataKeys) -> Option<u32> {
+    let has_room = keys.keys.len() < MAX_KEY_EPOCHS as usize;
+    let last = keys.keys.last().filter(|_| has_room)?;
+    last.epoch.checked_add(1)
 }
 
 fn not_managed(path: &StreamPath) -> Stop {

@@ -12,6 +12,7 @@ use super::{
     holder::Wrapping,
     outage::{Outage, beyond_policy},
     policy::{Limits, Next, amount},
+    rotate::following,
 };
 use crate::{
     clock,
@@ -199,17 +200,21 @@ impl Keyring {
         managed: &Managed,
         wanted: store::Sealing,
     ) -> Result<(DataKey, Life), Stop> {
-        let limits = Limits::new(&self.rotate_after, managed.cipher);
         let allowance = self.allowance(&managed.path);
         let found = self.look(managed).await?;
         if let Some(keys) = data_keys(&found)
-            && let Some(key) = ready(managed, keys, (&limits, &allowance), wanted)?
+            && let Some(key) = ready(
+                managed,
+                keys,
+                (&self.limits(managed, keys), &allowance),
+                wanted,
+            )?
         {
             return Ok((key, Life::of(Some(keys))));
         }
         let _turn = allowance.turn.lock().await;
         for _ in 0..MAX_ROUNDS {
-            let supplied = self.change(managed, (&limits, &allowance), wanted).await;
+            let supplied = self.change(managed, &allowance, wanted).await;
             match supplied {
                 Err(stop) if is_conflict(&stop) => {}
                 supplied => return supplied,
@@ -222,13 +227,14 @@ impl Keyring {
     async fn change(
         &self,
         managed: &Managed,
-        (limits, allowance): (&Limits, &Allowance),
+        allowance: &Allowance,
         wanted: store::Sealing,
     ) -> Result<(DataKey, Life), Stop> {
         let wrapping = managed.holder.wrapping(&*self.store).await?;
         let found = self.look(managed).await?;
         let Some(keys) = data_keys(&found) else {
             allowance.outage.pause().map_err(Error::from)?;
+            let limits = Limits::new(&self.rotate_after, managed.cipher);
             let reserved = limits.block(store::Sealing::default(), wanted);
             let made = self.first(managed, &wrapping, &found, reserved).await;
             if let Err(Stop::Error(Error::Kms(error))) = &made {
@@ -240,14 +246,24 @@ impl Keyring {
             return Ok((key, life));
         };
         let life = Life::of(Some(keys));
-        if let Some(key) = ready(managed, keys, (limits, allowance), wanted)? {
+        let limits = self.limits(managed, keys);
+        if let Some(key) = ready(managed, keys, (&limits, allowance), wanted)? {
             return Ok((key, life));
         }
         let found = (&found, keys);
-        let limits = (limits, &allowance.outage);
+        let limits = (&limits, &allowance.outage);
         let (key, reserved) = self.more(managed, limits, &wrapping, found, wanted).await?;
         allowance.add(&key, reserved, wanted);
         Ok((key, life))
+    }
+
+    /// What the newest of these keys may seal. After the last epoch that there is room for, it goes on as long as
+    /// it is safe.
+    fn limits(&self, managed: &Managed, keys: &DataKeys) -> Limits {
+        match following(keys) {
+            Some(_) => Limits::new(&self.rotate_after, managed.cipher),
+            None => Limits::hard(managed.cipher),
+        }
     }
 
     /// Writes down that more is about to be sealed, under a new key if the newest had enough.
@@ -261,6 +277,11 @@ impl Keyring {
     ) -> Result<(DataKey, store::Sealing), Stop> {
         let key = newest(managed, keys)?;
         let now = clock::now_ms();
+        let policy = Limits::new(&self.rotate_after, managed.cipher);
+        if *limits != policy && matches!(policy.next(key, wanted, now), Next::Rotate(_)) {
+            let (stream, epoch) = (&managed.path, key.epoch);
+            tracing::warn!(%stream, epoch, "key epochs are used up: sealing goes on under the last one");
+        }
         let beyond = match managed.holder {
             KeyHolder::Kms(_) => beyond_policy(managed.cipher, key, wanted, now),
             KeyHolder::Project(_) => None,
@@ -316,7 +337,7 @@ impl Keyring {
         block: store::Sealing,
     ) -> Result<(DataKey, store::Sealing), Stop> {
         let mut keys = keys.clone();
-        let counted = keys.keys.last_mut().ok_or(Error::KeyShredded)?;
+        let counted = keys.current_mut().ok_or(Error::KeyShredded)?;
         counted.sealed.records = counted.sealed.records.saturating_add(block.records);
         counted.sealed.bytes = counted.sealed.bytes.saturating_add(block.bytes);
         let key = counted.clone();

@@ -94,7 +94,8 @@ impl Proxy {
         };
         let (keys, _) = self.keys_of(&doomed).await?;
         doomed.life = life(&keys);
-        let current = keys.keys.last().map_or(0, |key| key.epoch);
+        let newest = keys.current().or(keys.keys.last());
+        let current = newest.map_or(0, |key| key.epoch);
         match before {
             Some(before) if !(2..=current).contains(&before) => {
                 let path = path.clone();
@@ -124,7 +125,7 @@ impl Proxy {
         let name = &pass.project.name;
         let row = self.registry.project(name).await?;
         let row = row.entry.ok_or(ProjectError::Unknown)?;
-        rules::authorise(&row, pass, row.now(clock::now_ms()))?;
+        rules::authorise(&row, pass, pass.now(&row))?;
         Ok(Holder::Project(name.clone()))
     }
 

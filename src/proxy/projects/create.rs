@@ -5,7 +5,7 @@ use crate::{
     crypto::MasterKey,
     keys::Project,
     project::{ProjectName, Scopes},
-    store::{Holder, Page, ProjectEntry},
+    store::{Holder, Page, ProjectEntry, Revision},
 };
 
 /// Rows of streams that are looked at at a time.
@@ -22,23 +22,68 @@ impl Roster {
         project: &Project,
         again: bool,
     ) -> Result<Issued, ProjectError> {
-        let name = &project.name;
-        let found = self.store.project(name).await?;
-        let before = found.entry;
-        match &before {
-            Some(_) if !again => return Err(ProjectError::Exists),
-            Some(_) => self.must_be_unused(name).await?,
-            None => {}
+        let found = self.store.project(&project.name).await?;
+        match found.entry {
+            Some(_) if !again => Err(ProjectError::Exists),
+            Some(before) => {
+                let marked = self.unused(&project.name, found.revision, &before).await?;
+                self.put(project, Some(&before), marked, again).await
+            }
+            None => self.put(project, None, found.revision, again).await,
         }
-        let (entry, issued) = first(project, before.as_deref(), self.clock())?;
-        let committed = self.commit(name, found.revision, entry).await;
+    }
+
+    /// Makes sure that no stream has a data key under the master key of a project, nor gets one as long as the
+    /// project's row stays at the revision that is returned.
+    ///
+    /// A data key is recorded only together with a condition on the revision of the row that its master key was
+    /// read from. First the row is marked, which gives it revision M; then all streams are looked at. A data key
+    /// that is recorded
+    ///
+    /// - before M is seen in the look at the streams;
+    /// - at M or later, but decided on by an earlier row, fails by its condition;
+    /// - at M, and decided on by the row of M, was decided on by a marked row, and so takes the mark off: the row is
+    ///   not at M any more.
+    ///
+    /// So a commit on the condition that the row is still at M replaces a master key that nothing hangs on. A
+    /// crash on the way leaves a mark, and a mark alone does nothing.
+    pub(super) async fn unused(
+        &self,
+        name: &ProjectName,
+        revision: Revision,
+        before: &ProjectEntry,
+    ) -> Result<Revision, ProjectError> {
+        // Nothing is written for most that are refused.
+        self.must_be_unused(name).await?;
+        let marked = ProjectEntry {
+            replacing: true,
+            ..before.clone()
+        };
+        self.commit(name, revision, marked).await?;
+        let found = self.store.project(name).await?;
+        if !found.entry.is_some_and(|entry| entry.replacing) {
+            return Err(ProjectError::Conflict);
+        }
+        self.must_be_unused(name).await?;
+        Ok(found.revision)
+    }
+
+    /// Records a fresh master key and one API key in place of a row of this revision.
+    pub(super) async fn put(
+        &self,
+        project: &Project,
+        before: Option<&ProjectEntry>,
+        expected: Revision,
+        again: bool,
+    ) -> Result<Issued, ProjectError> {
+        let name = &project.name;
+        let seen = before.map_or(0, |before| before.seen_at);
+        let (entry, issued) = first(project, before, self.clock.since(seen))?;
+        let committed = self.commit(name, expected, entry).await;
         committed.map_err(|error| match error {
             ProjectError::Conflict if !again => ProjectError::Exists,
             other => other,
         })?;
-        if let Some(before) = before {
-            self.or_back(name, &issued, &before).await?;
-        }
         let (by, api_key) = ("operator", &issued.id);
         tracing::info!(
             project = name.as_str(),
@@ -48,24 +93,6 @@ impl Roster {
             "project created"
         );
         Ok(issued)
-    }
-
-    /// Puts the row of before back if a stream got a data key under the old master key while it was replaced.
-    pub(super) async fn or_back(
-        &self,
-        name: &ProjectName,
-        issued: &Issued,
-        before: &ProjectEntry,
-    ) -> Result<(), ProjectError> {
-        let Err(used) = self.must_be_unused(name).await else {
-            return Ok(());
-        };
-        let found = self.store.project(name).await?;
-        let now = found.entry.filter(|now| now.api_key(&issued.id).is_some());
-        if now.is_some() {
-            self.commit(name, found.revision, before.clone()).await?;
-        }
-        Err(used)
     }
 
     /// Looks at every stream for data keys that only this project's master key opens.
@@ -97,10 +124,9 @@ impl Roster {
 fn first(
     project: &Project,
     before: Option<&ProjectEntry>,
-    clock: u64,
+    now: u64,
 ) -> Result<(ProjectEntry, Issued), ProjectError> {
     let name = project.name.as_str();
-    let now = before.map_or(clock, |before| before.now(clock));
     // Never the number of another master key of this project.
     let mk_epoch = before.map_or(0, |before| {
         let next = before.rotation.as_ref();
@@ -121,6 +147,7 @@ fn first(
         mk_commit: master.commit(name, mk_epoch),
         rotation: None,
         api_keys: vec![row],
+        replacing: false,
         seen_at: now,
     };
     Ok((entry, issued))

@@ -76,7 +76,7 @@ impl Roster {
     pub(super) async fn api_keys(&self, by: &Pass) -> Result<Vec<ApiKeyView>, ProjectError> {
         let found = self.store.project(&by.project.name).await?;
         let entry = found.entry.ok_or(ProjectError::Unknown)?;
-        let now = entry.now(self.clock());
+        let now = self.clock.since(entry.seen_at);
         rules::authorise(&entry, by, now)?;
         let views = entry.api_keys.iter().map(|key| ApiKeyView {
             own: key.id == by.key_id,
@@ -113,7 +113,7 @@ impl Roster {
 
     fn view(&self, name: &ProjectName, entry: Option<&ProjectEntry>) -> ProjectView {
         let good = |entry: &ProjectEntry| {
-            let now = entry.now(self.clock());
+            let now = self.clock.since(entry.seen_at);
             let keys = entry.api_keys.iter();
             keys.filter(|key| key.is_good(now)).count()
         };

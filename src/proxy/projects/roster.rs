@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Pass, ProjectError, rules};
 use crate::{
-    clock::{self, Clock},
+    clock::Clock,
     project::ProjectName,
     store::{self, Change, ProjectEntry, Revision, Store},
 };
@@ -16,24 +16,13 @@ const MAX_ROUNDS: usize = 8;
 #[derive(Clone)]
 pub struct Roster {
     pub(super) store: Arc<dyn Store>,
-    clock: Clock,
+    pub(super) clock: Clock,
 }
 
 impl Roster {
-    /// What `store` records of projects, by the system's clock, as long as that does not go
-    /// back.
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self::by_clock(store, clock::steady())
-    }
-
-    /// The same by another clock.
-    pub(super) fn by_clock(store: Arc<dyn Store>, clock: Clock) -> Self {
+    /// What `store` records of projects, by this clock.
+    pub fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
         Self { store, clock }
-    }
-
-    /// How late it is, whatever was recorded.
-    pub(super) fn clock(&self) -> u64 {
-        (self.clock)()
     }
 
     /// Changes a project's row as `decide` says, which is asked again when somebody else was quicker, and
@@ -50,7 +39,7 @@ impl Roster {
         for _ in 0..MAX_ROUNDS {
             let found = self.store.project(name).await?;
             let entry = found.entry.ok_or(ProjectError::Unknown)?;
-            let now = entry.now(self.clock());
+            let now = self.clock.since(entry.seen_at);
             let mut entry = ProjectEntry::clone(&entry);
             rules::authorise(&entry, by, now)?;
             rules::settle(&mut entry, now);

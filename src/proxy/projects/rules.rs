@@ -19,6 +19,10 @@ const LISTED_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 /// How far the recorded time may fall behind, in milliseconds: an hour.
 const TIME_LAG_MS: u64 = 60 * 60 * 1000;
 
+/// The same while the system's clock is behind the recorded time: a minute. Only so much of the time that passed
+/// is forgotten when the process ends, and only what is recorded is left of it then.
+const TIME_LAG_AHEAD_MS: u64 = 60 * 1000;
+
 /// How well a project is kept from losing its data: by the most lasting API key with scope `manage`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Hold {
@@ -33,7 +37,8 @@ enum Hold {
 /// Brings a row up to this time: the time never goes back from here, what is over is over for ever, and what
 /// has been over for long is gone.
 pub(super) fn settle(entry: &mut ProjectEntry, now: u64) {
-    entry.seen_at = entry.now(now);
+    entry.seen_at = entry.seen_at.max(now);
+    entry.replacing = false;
     for key in &mut entry.api_keys {
         if let Some(at) = over_unmarked(key, now) {
             key.state = ApiKeyState::Revoked { at };
@@ -46,10 +51,15 @@ pub(super) fn settle(entry: &mut ProjectEntry, now: u64) {
     });
 }
 
-/// Whether a row has to be written again because of the time alone.
-pub(super) fn is_due(entry: &ProjectEntry, now: u64) -> bool {
+/// Whether a row has to be written again because of the time alone. `is_ahead` says that only the row tells how
+/// late it is.
+pub(super) fn is_due(entry: &ProjectEntry, now: u64, is_ahead: bool) -> bool {
+    let lag = match is_ahead {
+        true => TIME_LAG_AHEAD_MS,
+        false => TIME_LAG_MS,
+    };
     let is_over = |key: &ApiKeyEntry| over_unmarked(key, now).is_some();
-    now.saturating_sub(entry.seen_at) >= TIME_LAG_MS || entry.api_keys.iter().any(is_over)
+    now.saturating_sub(entry.seen_at) >= lag || entry.api_keys.iter().any(is_over)
 }
 
 /// When a key ended that is not marked so yet.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{ProjectError, Roster, rules};
-use crate::{proxy::Proxy, store::ProjectEntry};
+use crate::proxy::Proxy;
 
 /// How often projects are looked at. So long after its end an API key may still be revived by setting the
 /// clock back.
@@ -17,12 +17,18 @@ impl Roster {
     /// # Errors
     /// The store's. What was done before stays.
     pub(super) async fn sweep(&self) -> Result<(), ProjectError> {
-        for (name, found) in self.store.projects().await? {
+        let projects = self.store.projects().await?;
+        // From the latest time that any of them saw, for all of them.
+        for (_, found) in &projects {
+            self.clock
+                .since(found.entry.as_ref().map_or(0, |entry| entry.seen_at));
+        }
+        for (name, found) in projects {
             let Some(mut entry) = found.entry else {
                 continue;
             };
-            let now = ProjectEntry::now(&entry, self.clock());
-            if !rules::is_due(&entry, now) {
+            let now = self.clock.now();
+            if !rules::is_due(&entry, now, self.clock.is_ahead()) {
                 continue;
             }
             rules::settle(&mut entry, now);

@@ -9,12 +9,12 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    clock,
+    clock::{self, Clock},
     crypto::{Digest, Wrapped},
     keys::{ProjectRule, Projects},
     proxy::gate::Gate,
     store::{
-        ApiKeyEntry, Change, Config, DataKey, DataKeys, Embedded, Holder, MasterRotation,
+        self, ApiKeyEntry, Change, Config, DataKey, DataKeys, Embedded, Holder, MasterRotation,
         ProjectEntry, Revision, Store, StreamEntry, WrappedKey,
     },
 };
@@ -56,10 +56,10 @@ impl World {
         };
         let store: Arc<dyn Store> = Arc::new(Embedded::open(&config).unwrap());
         let clock = Arc::new(AtomicU64::new(clock::now_ms()));
-        let told = Arc::clone(&clock);
-        let told = Arc::new(move || told.load(SeqCst));
+        let (told, passed) = (Arc::clone(&clock), Arc::clone(&clock));
+        let told = Clock::of(move || told.load(SeqCst), move || passed.load(SeqCst));
         Self {
-            roster: Roster::by_clock(Arc::clone(&store), told),
+            roster: Roster::new(Arc::clone(&store), told),
             projects: Projects::compile(&[rule]).unwrap(),
             store,
             clock,
@@ -84,7 +84,7 @@ impl World {
         let mut headers = HeaderMap::new();
         let bearer = format!("Bearer {}", issued.api_key.as_str());
         headers.insert(header::AUTHORIZATION, bearer.parse().unwrap());
-        let gate = Gate::new(Arc::clone(&self.store));
+        let gate = Gate::new(Arc::clone(&self.store), Clock::system());
         gate.admit(&self.projects, &headers).await
     }
 
@@ -233,6 +233,47 @@ async fn a_clock_that_is_set_back_revives_nothing() {
         world.view(next, &short.id).await.state,
         KeyStanding::Expired
     );
+}
+
+#[tokio::test]
+async fn a_key_that_is_made_while_the_clock_is_behind_lasts_no_longer_than_it_says() {
+    let (world, first) = World::created().await;
+    // The host was once a year ahead.
+    world.write(|entry| entry.seen_at += 365 * DAY).await;
+    let gate = Gate::new(Arc::clone(&world.store), world.roster.clock.clone());
+    let is_good = async |issued: &Issued| {
+        let mut headers = HeaderMap::new();
+        let bearer = format!("Bearer {}", issued.api_key.as_str());
+        headers.insert(header::AUTHORIZATION, bearer.parse().unwrap());
+        gate.admit(&world.projects, &headers).await.is_ok()
+    };
+    let short = Wanted {
+        lifetime: Some(Duration::from_secs(3600)),
+        ..wanted(&[Scope::Read])
+    };
+    let short = world.issue(&first, &short).await.unwrap();
+    let by = world.pass(&first).await;
+    let hour = Duration::from_secs(3600);
+    let rotated = world.roster.rotate(&by, None, hour).await.unwrap();
+    world.clock.fetch_add(HOUR - 1, SeqCst);
+    assert!(is_good(&short).await && is_good(&first).await);
+    world.clock.fetch_add(1, SeqCst);
+    assert!(!is_good(&short).await && !is_good(&first).await);
+    assert!(is_good(&rotated.issued).await);
+    // And the sweeper sees it likewise, so that it outlives the process.
+    world.roster.sweep().await.unwrap();
+    for over in [&short.id, &first.id] {
+        let entry = world.entry().await;
+        let state = entry.api_key(over).unwrap().state.clone();
+        assert!(
+            matches!(state, store::ApiKeyState::Revoked { .. }),
+            "{state:?}"
+        );
+    }
+    // While only the row tells how late it is, it is written more often.
+    let at = world.entry().await.seen_at;
+    world.after(60_000).await;
+    assert_eq!(world.entry().await.seen_at, at + 60_000);
 }
 
 #[tokio::test]

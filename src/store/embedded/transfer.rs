@@ -31,7 +31,7 @@ use crate::{
 /// The version of the lines. Any up to this one is read.
 pub(super) const EXPORT: u32 = 2;
 
-/// Longest line that is read: a stream with a hundred thousand key epochs has about so much.
+/// Longest line that is read. A stream with as many key epochs as there may be takes a tenth of it.
 const MAX_LINE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What came in with an import.

@@ -160,6 +160,7 @@ fn project() -> ProjectEntry {
             expires_at: None,
             state: ApiKeyState::Active,
         }],
+        replacing: false,
         seen_at: 1_767_225_600_000,
     }
 }
@@ -356,6 +357,7 @@ async fn a_change_that_goes_with_a_project_is_made_only_while_that_is_the_same()
             mk_commit: crate::crypto::Digest::from_bytes([1; 32]),
             rotation: None,
             api_keys: Vec::new(),
+            replacing: false,
             seen_at: 0,
         }),
     };

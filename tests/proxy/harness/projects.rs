@@ -3,6 +3,7 @@
 use std::{fs, sync::Arc};
 
 use streamseal::{
+    clock::Clock,
     config::Config,
     crypto::{ApiKey, MasterKey, Pepper},
     keys::{ProjectRule, Projects},
@@ -141,7 +142,7 @@ impl Stack {
     /// What an API key lets its owner in as.
     pub async fn pass(&self, token: &Token) -> Arc<Pass> {
         let projects = Projects::compile(&self.config.projects).unwrap();
-        let gate = Gate::new(Arc::clone(self.config_store()));
+        let gate = Gate::new(Arc::clone(self.config_store()), Clock::system());
         let mut headers = http::HeaderMap::new();
         let bearer = format!("Bearer {}", token.text).parse().unwrap();
         headers.insert("authorization", bearer);

@@ -53,6 +53,7 @@ async fn create_project(dir: &Path) -> String {
         mk_commit: master.commit(PROJECT, 1),
         rotation: None,
         api_keys: vec![row],
+        replacing: false,
         seen_at: 1,
     };
     let change = Change::Project {

@@ -1,8 +1,12 @@
 //! A key rotates in place: a new epoch from the next append on, and readers cross epochs without noticing.
 
-use streamseal::{project::Scope, proxy::Error};
+use streamseal::{
+    project::Scope,
+    proxy::{Error, rules::RuleCipher},
+    store::{DataKey, MAX_KEY_EPOCHS, StreamEntry},
+};
 
-use super::setup::{CIPHERS, Managed, path, reads};
+use super::setup::{CIPHERS, Managed, appends, path, reads};
 use crate::harness::{Encoding, delivered, input, record};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,4 +174,50 @@ async fn no_epoch_comes_after_the_last() {
     let pass = managed.stack.pass(&managed.token).await;
     let rotated = managed.stack.proxy().rotate_key(&path("s"), &pass).await;
     assert_eq!(rotated.unwrap_err().code().as_str(), "invalid");
+}
+
+/// As if a stream had had all the keys that it may have.
+async fn use_up(managed: &Managed, stream: &str, sealed: u64) {
+    let fill = |entry: &mut StreamEntry| {
+        let keys = &mut entry.data_keys.as_mut().unwrap().keys;
+        let before = MAX_KEY_EPOCHS - u32::try_from(keys.len()).unwrap();
+        let last = keys[0].clone();
+        // Those that are gone come first; the key that is there keeps its number, which it is bound to.
+        let epochs = (last.epoch + 1..).take(before as usize);
+        keys.extend(epochs.map(|epoch| DataKey {
+            epoch,
+            wrapped: None,
+            ..last.clone()
+        }));
+        keys[0].sealed.records = sealed;
+    };
+    managed.change(stream, fill).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_room_for_another_key_the_last_one_goes_on_as_long_as_it_is_safe() {
+    const SAFE: u64 = 1 << 30;
+    for (cipher, _) in CIPHERS {
+        let managed = Managed::with(cipher, |config| config.keys.rotate_after.records = 1).await;
+        let is_gcm = cipher == RuleCipher::Aes256Gcm;
+        for (stream, sealed, goes_on) in [("early", 10, true), ("late", SAFE, !is_gcm)] {
+            managed.put(stream, "first").await;
+            use_up(&managed, stream, sealed).await;
+            let pass = managed.stack.pass(&managed.token).await;
+            let rotated = managed.stack.proxy().rotate_key(&path(stream), &pass).await;
+            let told = rotated.unwrap_err().told();
+            assert!(told.contains("has used up its key epochs"), "{told}");
+            for _ in 0..3 {
+                let batch = input([record(&[], "more".to_owned())]);
+                let answer = managed.ask(appends(stream, Encoding::Proto, &batch)).await;
+                assert_eq!(answer.status == 200, goes_on, "{}", answer.text());
+            }
+            let keys = managed.data_keys(stream).await.unwrap().keys;
+            assert_eq!(keys.len(), MAX_KEY_EPOCHS as usize);
+            let records = keys[0].sealed.records;
+            assert!(!is_gcm || records <= SAFE, "{records}");
+            let read = managed.bodies(stream).await;
+            assert_eq!(read.len(), if goes_on { 4 } else { 1 });
+        }
+    }
 }

@@ -9,7 +9,7 @@ mod master;
 mod oracle;
 mod policy;
 mod sessions;
-mod setup;
+pub mod setup;
 mod shred;
 mod shred_memory;
 mod switches;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::{MasterChange, Stopped, Tell};
 use crate::{
-    clock,
     proxy::{
         Error,
         gate::Pass,
@@ -38,7 +37,7 @@ impl MasterChange {
     ) -> Result<Left, ProjectError> {
         let found = registry.project(&pass.project.name).await?;
         let entry = found.entry.ok_or(ProjectError::Unknown)?;
-        rules::authorise(&entry, pass, entry.now(clock::now_ms()))?;
+        rules::authorise(&entry, pass, pass.now(&entry))?;
         if pass.master()?.epoch != mk_epoch {
             return Err(ProjectError::OldKey);
         }
@@ -104,7 +103,7 @@ impl MasterChange {
         let Some(next) = next.filter(|next| next.mk_epoch == self.next.epoch) else {
             return Ok(None);
         };
-        let now = entry.now(clock::now_ms());
+        let now = self.by.now(entry);
         // Or there might be none left that is good.
         rules::authorise(entry, &self.by, now)?;
         let mut api_keys = entry.api_keys.clone();
@@ -118,6 +117,7 @@ impl MasterChange {
             mk_commit: next.mk_commit,
             rotation: None,
             api_keys,
+            replacing: false,
             seen_at: now,
         }))
     }

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use super::{Left, Master, MasterChange, Pass, Progress, ProjectError, Registry, Roster, Stopped};
 use crate::{
+    clock::Clock,
     crypto::{ApiKey, Cipher, Dek, DekPlace, Digest, Key, MasterKey, Wrapped},
     keys::{ProjectRule, Projects},
     project::{ProjectName, Scope, Scopes},
@@ -169,8 +170,8 @@ impl World {
         );
         Self {
             registry: Arc::new(registry),
-            roster: Roster::new(Arc::clone(&as_store)),
-            gate: Gate::new(as_store),
+            roster: Roster::new(Arc::clone(&as_store), Clock::system()),
+            gate: Gate::new(as_store, Clock::system()),
             projects: Projects::compile(&[rule]).unwrap(),
             store,
         }
@@ -201,6 +202,7 @@ impl World {
             mk_commit: master.commit(PROJECT, 1),
             rotation: None,
             api_keys: vec![row],
+            replacing: false,
             seen_at: 0,
         };
         let mut changes = vec![Change::Project {
