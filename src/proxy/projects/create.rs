@@ -26,6 +26,8 @@ impl Roster {
         match found.entry {
             Some(_) if !again => Err(ProjectError::Exists),
             Some(before) => {
+                // Nothing is written for most that are refused.
+                self.must_be_unused(&project.name).await?;
                 let marked = self.unused(&project.name, found.revision, &before).await?;
                 self.put(project, Some(&before), marked, again).await
             }
@@ -53,8 +55,6 @@ impl Roster {
         revision: Revision,
         before: &ProjectEntry,
     ) -> Result<Revision, ProjectError> {
-        // Nothing is written for most that are refused.
-        self.must_be_unused(name).await?;
         let marked = ProjectEntry {
             replacing: true,
             ..before.clone()

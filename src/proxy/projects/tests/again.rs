@@ -142,6 +142,19 @@ async fn a_key_that_is_recorded_while_the_project_is_made_again_keeps_its_master
 }
 
 #[tokio::test]
+async fn a_key_that_is_recorded_just_before_the_mark_is_seen_after_it() {
+    let (world, first) = World::created().await;
+    let by = KeyHolder::Project(Arc::new(world.pass(&first).await));
+    let wrapping = by.wrapping(&*world.store).await.unwrap();
+    record_first_key(&world, &by, &wrapping).await.unwrap();
+    let refused = begin_again(&world).await.err();
+    assert!(
+        matches!(refused, Some(ProjectError::InUse(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_key_of_a_master_key_that_is_being_replaced_is_not_recorded() {
     let (world, first) = World::created().await;
     let by = KeyHolder::Project(Arc::new(world.pass(&first).await));
