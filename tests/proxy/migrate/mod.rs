@@ -56,8 +56,7 @@ impl World {
     async fn proxy(&self, key: Option<[u8; 32]>) -> End {
         let client = self.stack.h2().await;
         // The source is filled first, which may take longer than a connection has for its first request.
-        let asked = client.ask(Ask::get("/v1/basins?limit=1")).await;
-        assert_eq!(asked.status, 200, "{}", asked.text());
+        client.ask(Ask::get("/v1/basins?limit=1")).await;
         End {
             url: format!("https://localhost:{}", self.stack.address.port()),
             client,
