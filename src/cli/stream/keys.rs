@@ -6,8 +6,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::{Failure, print, remote::KeyedOrOperator, tell};
-use crate::stream::{NameError, StreamPath};
+use super::super::{Failure, print, remote::KeyedOrOperator, store::stream_path, tell};
+use crate::stream::StreamPath;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct RotateKey {
@@ -98,9 +98,4 @@ fn confirm(args: &Shred) -> Result<(), Failure> {
         true => Ok(()),
         false => Err(Failure::Other("nothing was shredded".to_owned())),
     }
-}
-
-fn stream_path(text: &str) -> Result<StreamPath, String> {
-    let path = text.strip_prefix("s2://").unwrap_or(text);
-    path.parse().map_err(|error: NameError| error.to_string())
 }

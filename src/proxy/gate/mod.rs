@@ -17,7 +17,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 pub use self::{
     pass::{Master, Pass},
-    presented::{holds_encoded, stray},
+    presented::{holds_encoded, looks_like_api_key, stray},
     refusal::{Denied, Refusal},
     tenure::Tenure,
 };

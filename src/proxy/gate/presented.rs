@@ -54,7 +54,7 @@ pub fn stray(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
 }
 
 /// Whether it begins as an API key does, after whatever scheme: no access token of S2's does.
-fn looks_like_api_key(authorization: &[u8]) -> bool {
+pub fn looks_like_api_key(authorization: &[u8]) -> bool {
     let prefix = API_KEY_PREFIX.as_bytes();
     let mut places = authorization.windows(prefix.len());
     places.any(|place| place.eq_ignore_ascii_case(prefix))

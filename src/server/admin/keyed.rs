@@ -8,8 +8,11 @@ use hyper::body::Incoming;
 
 use super::{Admin, api::Refused, not_found, wrong_method};
 use crate::{
-    crypto::API_KEY_PREFIX,
-    proxy::{Code, Error, gate::Pass, projects::ProjectError},
+    proxy::{
+        Code, Error,
+        gate::{self, Pass},
+        projects::ProjectError,
+    },
     upstream::Body,
 };
 
@@ -25,13 +28,7 @@ pub(super) fn takes_api_key<B>(request: &Request<B>) -> bool {
 fn presents_api_key(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     // Also one that is cut short: it is refused, and not taken for the operator's silence.
-    let prefix = API_KEY_PREFIX.as_bytes();
-    values.any(|value| {
-        value
-            .as_bytes()
-            .windows(prefix.len())
-            .any(|part| part == prefix)
-    })
+    values.any(|value| gate::looks_like_api_key(value.as_bytes()))
 }
 
 fn is_for_api_keys(path: &str) -> bool {
