@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     keys::{self, ProjectRule, Projects, kms},
     process,
-    proxy::rules::{BasinRule, KeySource, Rules, StreamRule},
+    registry::rules::{BasinRule, KeySource, Rules, StreamRule},
     server::{self, Authenticate, admin},
     store,
     telemetry::{audit, traces},

@@ -35,6 +35,7 @@ pub mod proxy;
 
 pub mod body;
 pub mod keys;
+pub mod registry;
 pub mod store;
 pub mod upstream;
 

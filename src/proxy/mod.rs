@@ -2,7 +2,7 @@
 
 mod admission;
 mod append;
-mod call;
+pub mod call;
 mod ceiling;
 pub mod control;
 mod error;
@@ -15,10 +15,8 @@ mod peer;
 pub mod projects;
 pub mod query;
 mod read;
-mod registry;
 mod respond;
 pub mod route;
-pub mod rules;
 pub mod view;
 
 use std::{sync::Arc, time::Duration};
@@ -38,10 +36,8 @@ use self::{
     exchange::Exchange,
     gate::{Gate, Pass},
     managed::{Keyring, StreamKeys},
-    registry::{Access, Lookup, Purpose, Registry, SealedStream},
     respond::Asked,
     route::{Forwarded, Route},
-    rules::Rules,
 };
 use crate::{
     body::{self, Budget, Meter},
@@ -49,6 +45,7 @@ use crate::{
     crypto::{KeyCheck, StreamCipher},
     drain::Drain,
     keys::{self, RotateAfter, kms::Kms},
+    registry::{self, Access, Lookup, Purpose, Registry, SealedStream, rules::Rules},
     store::{Store, UnknownStreams},
     stream::StreamPath,
     telemetry::{metrics::Metrics, sinks::Sinks},

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Proxy, rules::KeySource};
+use super::{Proxy, registry::rules::KeySource};
 use crate::{
     crypto::Cipher,
     keys,

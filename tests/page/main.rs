@@ -47,10 +47,10 @@ async fn populated() -> (Stack, String) {
     let file = dir.path().join("key");
     std::fs::write(&file, harness::base64(&KEY)).unwrap();
     let (stack, url) = stack(|config| {
-        config.streams = vec![streamseal::proxy::rules::StreamRule {
+        config.streams = vec![streamseal::registry::rules::StreamRule {
             r#match: format!("{BASIN}/legacy/*"),
-            cipher: streamseal::proxy::rules::RuleCipher::Aegis256,
-            key: streamseal::proxy::rules::KeySource::File,
+            cipher: streamseal::registry::rules::RuleCipher::Aegis256,
+            key: streamseal::registry::rules::KeySource::File,
             key_file: file.clone().into(),
             header_overrides: false,
         }];

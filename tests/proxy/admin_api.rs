@@ -78,10 +78,10 @@ async fn streams_are_listed_with_cipher_key_source_and_check() {
     let file = dir.path().join("key");
     std::fs::write(&file, base64(&KEY)).unwrap();
     let stack = with(|config| {
-        config.streams = vec![streamseal::proxy::rules::StreamRule {
+        config.streams = vec![streamseal::registry::rules::StreamRule {
             r#match: format!("{BASIN}/ruled/*"),
-            cipher: streamseal::proxy::rules::RuleCipher::Aegis256,
-            key: streamseal::proxy::rules::KeySource::File,
+            cipher: streamseal::registry::rules::RuleCipher::Aegis256,
+            key: streamseal::registry::rules::KeySource::File,
             key_file: file.into(),
             header_overrides: false,
         }];

@@ -14,7 +14,7 @@ use http::Response;
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use s2_api::v1::stream::proto::{AppendAck, AppendInput, StreamPosition};
-use streamseal::proxy::rules::{KeySource, RuleCipher, StreamRule};
+use streamseal::registry::rules::{KeySource, RuleCipher, StreamRule};
 
 use crate::harness::{Answer, AnyBody, Encoding, Packed, Stack, append, input, read, record};
 

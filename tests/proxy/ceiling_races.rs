@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use streamseal::proxy::rules::RuleCipher;
+use streamseal::registry::rules::RuleCipher;
 
 use crate::{
     ceiling::{Edge, LAST, ack, batch},

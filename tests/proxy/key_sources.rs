@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use streamseal::proxy::rules::{KeySource, RuleCipher, StreamRule};
+use streamseal::registry::rules::{KeySource, RuleCipher, StreamRule};
 
 use crate::{
     harness::{

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use streamseal::{
     crypto::Cipher,
-    proxy::rules::{BasinRule, KeySource, RuleCipher, StreamRule},
+    registry::rules::{BasinRule, KeySource, RuleCipher, StreamRule},
 };
 
 use crate::harness::{Ask, BASIN, Client, KEY, Stack, records};

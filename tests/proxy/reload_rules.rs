@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use streamseal::{
     config::Config,
     crypto::Cipher,
-    proxy::rules::{BasinRule, KeySource, RuleCipher, StreamRule},
+    registry::rules::{BasinRule, KeySource, RuleCipher, StreamRule},
 };
 
 use crate::{

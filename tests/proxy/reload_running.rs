@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use streamseal::{
-    proxy::rules::{KeySource, RuleCipher, StreamRule},
+    registry::rules::{KeySource, RuleCipher, StreamRule},
     store::UnknownStreams,
 };
 use tokio::sync::Notify;

@@ -3,7 +3,7 @@
 use serde_json::json;
 use streamseal::{
     config::Config,
-    proxy::rules::{KeySource, RuleCipher, StreamRule},
+    registry::rules::{KeySource, RuleCipher, StreamRule},
     server::Authenticate,
 };
 

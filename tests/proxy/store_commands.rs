@@ -275,7 +275,7 @@ async fn a_rebuild_that_cannot_see_everything_records_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declared_basin_does_not_take_what_it_finds_for_plain() {
     let mut stack = Stack::with(|config| {
-        config.basins = vec![streamseal::proxy::rules::BasinRule {
+        config.basins = vec![streamseal::registry::rules::BasinRule {
             r#match: "basin-*".to_owned(),
             stream_cipher: Some(streamseal::crypto::Cipher::Aegis256),
         }];
@@ -317,9 +317,9 @@ async fn what_the_operator_or_the_store_knows_to_be_plain_stays_so() {
     let patch = Ask::new("PATCH", "/v1/basins/basin-mixed").json(&cipher);
     assert_eq!(stack.h2().await.ask(patch).await.status, 200);
     stack.stop().await;
-    stack.config.streams = vec![streamseal::proxy::rules::StreamRule {
+    stack.config.streams = vec![streamseal::registry::rules::StreamRule {
         r#match: "basin-mixed/ruled".to_owned(),
-        cipher: streamseal::proxy::rules::RuleCipher::None,
+        cipher: streamseal::registry::rules::RuleCipher::None,
         key: Default::default(),
         key_file: Default::default(),
         header_overrides: false,

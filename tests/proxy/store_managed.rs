@@ -6,7 +6,7 @@ use serde_json::json;
 use streamseal::{
     crypto::{Cipher, Digest, Key, StreamCipher, Text, Wrapped},
     keys::ProjectRule,
-    proxy::rules::{KeySource, RuleCipher, StreamRule},
+    registry::rules::{KeySource, RuleCipher, StreamRule},
     server::Authenticate,
     store::{
         Change, DataKey, DataKeys, Embedded, Holder, Origin, Revision, Sealing, Store as _,

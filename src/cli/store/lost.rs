@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     crypto::Digest,
-    proxy::rules::{KeySource, Rules},
+    registry::rules::{KeySource, Rules},
     store::{
         Change, DataKey, DataKeys, Holder, Incarnation, MAX_KEY_EPOCHS, Origin, Revision, Sealing,
         StreamEntry, StreamState,

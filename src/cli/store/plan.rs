@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::{lost, upstream::Found};
 use crate::{
     crypto::Cipher,
-    proxy::rules::Rules,
+    registry::rules::Rules,
     store::{
         BasinEntry, Change, Incarnation, Origin, Recorded, RecordedBasin, Revision, StreamEntry,
         StreamState, Versioned,

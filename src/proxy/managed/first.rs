@@ -7,8 +7,8 @@ use crate::{
     proxy::{
         Error,
         call::{Caller, Stop},
+        registry::rules::KeySource,
         registry::{Access, Lookup},
-        rules::KeySource,
     },
     store::{self, DataKey, DataKeys, Sealing, StreamEntry, Versioned},
     stream::StreamPath,

@@ -33,8 +33,8 @@ use self::{allowance::Allowance, opening::Source};
 use super::{
     Error,
     call::Caller,
+    registry::rules::KeySource,
     registry::{Registry, SealedStream},
-    rules::KeySource,
 };
 use crate::{
     body::SessionKeys,

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use streamseal::proxy::rules::{KeySource, RuleCipher, StreamRule};
+use streamseal::registry::rules::{KeySource, RuleCipher, StreamRule};
 
 use crate::harness::{
     CONTINUATION, DATA, Encoding, GOAWAY, HEADERS, Lite, PUSH_PROMISE, Packed, Peer, RST_STREAM,

@@ -4,7 +4,7 @@ use serde_json::json;
 use streamseal::{
     crypto::{Cipher, layout_of},
     project::Scope,
-    proxy::rules::RuleCipher,
+    registry::rules::RuleCipher,
     store::{Holder, WrappedKey},
 };
 

@@ -1,6 +1,6 @@
 //! What the service refuses is told as S2 tells it, in the client's own format, and nothing is stored.
 
-use streamseal::proxy::rules::RuleCipher;
+use streamseal::registry::rules::RuleCipher;
 
 use super::setup::{Gateway, SECRET, appends, one, reads, with_admin};
 use crate::{

@@ -1,7 +1,7 @@
 //! Over the admin listener, the operator rotates and shreds the keys that a service holds, and those alone.
 
 use serde_json::{Value, json};
-use streamseal::proxy::rules::RuleCipher;
+use streamseal::registry::rules::RuleCipher;
 
 use super::setup::{Gateway, reads};
 use crate::harness::{Answer, Ask, BASIN, Encoding};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use s2_api::v1::stream::s2s::CompressionAlgorithm;
-use streamseal::{keys::MAX_GCM_RECORDS, proxy::rules::RuleCipher};
+use streamseal::{keys::MAX_GCM_RECORDS, registry::rules::RuleCipher};
 
 use super::setup::{Gateway, SECRET, appends, one, reads};
 use crate::harness::{

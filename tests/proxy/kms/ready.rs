@@ -1,7 +1,7 @@
 //! `/ready` says which streams cannot be decrypted, and whether the service answers, and keeps serving the others.
 
 use serde_json::Value;
-use streamseal::proxy::rules::RuleCipher;
+use streamseal::registry::rules::RuleCipher;
 
 use super::setup::{Gateway, SECRET, appends, one, reads, with_admin};
 use crate::{

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use s2_api::v1::stream::s2s::CompressionAlgorithm;
 use streamseal::{
-    proxy::rules::RuleCipher,
+    registry::rules::RuleCipher,
     telemetry::label::{KmsOperation, KmsOutcome},
 };
 

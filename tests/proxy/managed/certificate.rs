@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use streamseal::proxy::rules::RuleCipher;
+use streamseal::registry::rules::RuleCipher;
 
 use super::{
     setup::{Managed, appends, path, reads},

@@ -121,8 +121,8 @@ async fn rotation_takes_the_scope_the_project_and_a_managed_stream() {
         crate::harness::project(config, "other", &["elsewhere-*/**"]);
         config.streams.insert(
             0,
-            streamseal::proxy::rules::StreamRule {
-                key: streamseal::proxy::rules::KeySource::Header,
+            streamseal::registry::rules::StreamRule {
+                key: streamseal::registry::rules::KeySource::Header,
                 ..super::setup::rule("test-basin/own", CIPHERS[0].0)
             },
         );

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytesize::ByteSize;
 use s2_api::v1::stream::proto::SequencedRecord;
-use streamseal::{crypto::layout_of, project::Scope, proxy::rules::RuleCipher};
+use streamseal::{crypto::layout_of, project::Scope, registry::rules::RuleCipher};
 
 use super::setup::{CIPHERS, Managed, appends, reads};
 use crate::{

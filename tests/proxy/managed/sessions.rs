@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use s2_api::v1::stream::proto::AppendInput;
-use streamseal::{crypto::layout_of, proxy::rules::RuleCipher};
+use streamseal::{crypto::layout_of, registry::rules::RuleCipher};
 use tokio::sync::Notify;
 
 use super::setup::{CIPHERS, Managed, SECRET, appends, reads};

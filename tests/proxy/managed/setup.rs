@@ -6,7 +6,7 @@ use s2_api::v1::stream::proto::{AppendInput, SequencedRecord};
 use streamseal::{
     config::Config,
     crypto::{Cipher, Layout, layout_of},
-    proxy::rules::{KeySource, RuleCipher, StreamRule},
+    registry::rules::{KeySource, RuleCipher, StreamRule},
     store::{DataKeys, StreamEntry},
     stream::StreamPath,
 };

@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use streamseal::{config::Config, project::Scopes, proxy::rules::RuleCipher, store::WrappedKey};
+use streamseal::{config::Config, project::Scopes, registry::rules::RuleCipher, store::WrappedKey};
 use tokio::{task::block_in_place, time::timeout};
 
 use super::setup::{Managed, appends, reads, rule};

@@ -3,7 +3,7 @@
 use streamseal::{
     config::Config,
     keys::Check,
-    proxy::rules::{KeySource, RuleCipher, StreamRule},
+    registry::rules::{KeySource, RuleCipher, StreamRule},
     store::Holder,
 };
 

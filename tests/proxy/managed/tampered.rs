@@ -4,7 +4,7 @@ use bytes::Bytes;
 use s2_api::v1::stream::proto::{ReadBatch, SequencedRecord};
 use streamseal::{
     config::Config,
-    proxy::rules::{KeySource, RuleCipher, StreamRule},
+    registry::rules::{KeySource, RuleCipher, StreamRule},
     store::{DataKey, DataKeys, Holder, StreamEntry, WrappedKey},
 };
 

@@ -10,9 +10,12 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_are_listed_with_their_key_epochs() {
-    let managed = Managed::with(streamseal::proxy::rules::RuleCipher::Aegis256, |config| {
-        config.admin.address = any_port();
-    })
+    let managed = Managed::with(
+        streamseal::registry::rules::RuleCipher::Aegis256,
+        |config| {
+            config.admin.address = any_port();
+        },
+    )
     .await;
     managed.put("s", "x").await;
     managed.rotate("s").await;

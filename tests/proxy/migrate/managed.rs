@@ -5,7 +5,7 @@ use s2_api::v1::stream::proto::AppendInput;
 use serde_json::json;
 use streamseal::{
     project::{Scope, Scopes},
-    proxy::rules::{KeySource, RuleCipher, StreamRule},
+    registry::rules::{KeySource, RuleCipher, StreamRule},
     stream::StreamPath,
 };
 

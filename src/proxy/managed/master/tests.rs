@@ -19,7 +19,8 @@ use crate::{
     crypto::{ApiKey, Cipher, Dek, DekPlace, Digest, Key, MasterKey, Wrapped},
     keys::{ProjectRule, Projects},
     project::{ProjectName, Scope, Scopes},
-    proxy::{gate::Gate, rules::Rules},
+    proxy::gate::Gate,
+    registry::rules::Rules,
     store::*,
     stream::{BasinName, StreamPath},
 };

@@ -6,11 +6,8 @@ use super::{Asked, Outcome, Registry, SealedStream, probe};
 use crate::{
     crypto::Cipher,
     keys::Project,
-    proxy::{
-        Error,
-        call::Caller,
-        rules::{KeySource, Rules},
-    },
+    proxy::{Error, call::Caller},
+    registry::rules::{KeySource, Rules},
     store::{Change, DataKeys, Incarnation, Origin, StreamEntry, StreamState, Versioned},
     stream::StreamPath,
 };

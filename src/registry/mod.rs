@@ -10,6 +10,7 @@ mod delete;
 mod pin;
 mod plain;
 mod probe;
+pub mod rules;
 mod settle;
 
 use std::{
@@ -25,14 +26,14 @@ use tokio::sync::{Mutex, MutexGuard};
 
 pub use plain::PlainStream;
 
-use super::{
-    Error,
-    call::{Caller, Stop},
-    rules::Rules,
-};
+use self::rules::Rules;
 use crate::{
     crypto::Cipher,
     project::ProjectName,
+    proxy::{
+        Error,
+        call::{Caller, Stop},
+    },
     store::{
         BasinEntry, Change, Incarnation, Listed, Page, ProjectEntry, Recorded, Revision, Store,
         StreamEntry, StreamState, UnknownStreams, Versioned,
