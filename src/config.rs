@@ -184,6 +184,7 @@ impl Config {
     pub fn rules(&self) -> Result<Rules, Vec<String>> {
         let projects = Projects::compile(&self.projects);
         let rules = Rules::compile(&self.basins, &self.streams);
+        let rules = rules.map(|rules| rules.with_plain_streams(self.store.plain_streams));
         match (rules, projects) {
             (Ok(rules), Ok(projects)) => rules.with_projects(projects),
             (rules, projects) => {

@@ -5,9 +5,9 @@ use toml::Value;
 use super::Failure;
 use crate::config::Config;
 
-/// What comes in force of `wanted` on a proxy that runs with `running`: certificates, the access token, and
-/// the rules. Who decides who comes in (`listen.authenticate`) is not among them: connections that are open
-/// came in under the old rule.
+/// What comes in force of `wanted` on a proxy that runs with `running`: certificates, the access token, the
+/// rules, and `store.plain_streams`, which the rules decide where it is left out. Who decides who comes in
+/// (`listen.authenticate`) is not among them: connections that are open came in under the old rule.
 pub(super) fn effective(running: &Config, wanted: &Config) -> Config {
     let mut effective = running.clone();
     if running.listen.plaintext == wanted.listen.plaintext {
@@ -18,6 +18,7 @@ pub(super) fn effective(running: &Config, wanted: &Config) -> Config {
     effective.basins = wanted.basins.clone();
     effective.streams = wanted.streams.clone();
     effective.projects = wanted.projects.clone();
+    effective.store.plain_streams = wanted.store.plain_streams;
     effective
 }
 
@@ -59,7 +60,7 @@ fn collect_differences(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{server, upstream};
+    use crate::{server, store, upstream};
 
     fn parsed(text: &str) -> Config {
         let dir = tempfile::tempdir().unwrap();
@@ -76,7 +77,7 @@ mod tests {
              [listen.tls]\ncert_file = \"c\"\nkey_file = \"k\"\nclient_ca_file = \"ca\"\n\
              [upstream]\naccount_endpoint = \"http://other\"\naccess_token_file = \"t\"\n\
              [upstream.tls]\nca_file = \"uca\"\n\
-             [store]\nunknown_streams = \"plain\"\n[keys]\ncheck = \"off\"\n\
+             [store]\nunknown_streams = \"plain\"\nplain_streams = \"refuse\"\n[keys]\ncheck = \"off\"\n\
              [kms]\nprovider = \"aws\"\n[limits]\ndrain_timeout = \"1s\"\n\
              [[basins]]\nmatch = \"b\"\n[[streams]]\nmatch = \"b/s\"\ncipher = \"none\"\n",
         );
@@ -89,6 +90,10 @@ mod tests {
             upstream: upstream::Config {
                 account_endpoint: running.upstream.account_endpoint.clone(),
                 ..wanted.upstream.clone()
+            },
+            store: store::Config {
+                plain_streams: wanted.store.plain_streams,
+                ..running.store.clone()
             },
             basins: wanted.basins.clone(),
             streams: wanted.streams.clone(),

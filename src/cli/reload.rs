@@ -18,7 +18,8 @@ use super::{
 use crate::{
     certificate::{Certificate, Role},
     config::Config,
-    proxy::{Proxy, rules::Rules},
+    proxy::Proxy,
+    registry::rules::Rules,
     server::{self, LiveTls, Outcome, Reloads},
     telemetry::{metrics::Metrics, sinks::Sinks},
     upstream::{self, Upstream},

@@ -25,6 +25,8 @@ use crate::crypto::{Cipher, KeyError};
 pub struct Config {
     /// Whether a key other than the stream's is refused before anything is written.
     pub check: Check,
+    /// What is done with a key that a client sends for a plain stream.
+    pub on_plain: OnPlain,
     /// When a managed key gets a successor.
     pub rotate_after: RotateAfter,
 }
@@ -38,6 +40,17 @@ pub enum Check {
     Enforce,
     /// Let it through, as S2 does: the stream then holds records that the other key cannot open.
     Off,
+}
+
+/// What to do with a request that carries a key and is for a plain stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnPlain {
+    /// Refuse it: the client takes the stream for encrypted.
+    #[default]
+    Refuse,
+    /// Log it, count it, and forward it in clear: for clients that always send a key.
+    Warn,
 }
 
 /// Why a request has no usable key. Never carries the key's text.

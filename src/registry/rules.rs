@@ -7,6 +7,7 @@ use crate::{
     crypto::{Cipher, Key},
     file::OptionalFile,
     keys::{FileKey, Projects, glob},
+    store::PlainStreams,
     stream::{BasinName, StreamPath},
 };
 
@@ -128,6 +129,7 @@ pub struct Rules {
     basins: Vec<(GlobMatcher, Option<Cipher>)>,
     streams: Vec<(GlobMatcher, StreamPolicy)>,
     projects: Projects,
+    plain_streams: Option<PlainStreams>,
 }
 
 impl Rules {
@@ -180,6 +182,25 @@ impl Rules {
             )]),
             Some(_) | None => Ok(Self { projects, ..self }),
         }
+    }
+
+    /// The same with what `store.plain_streams` says.
+    pub fn with_plain_streams(self, plain_streams: Option<PlainStreams>) -> Self {
+        Self {
+            plain_streams,
+            ..self
+        }
+    }
+
+    /// What is done with records of a stream that no rule calls plain. Where the configuration does not say, they
+    /// are refused as soon as a rule supplies a key: clients that send none would notice nothing.
+    pub fn plain_streams(&self) -> PlainStreams {
+        let mut rules = self.streams.iter();
+        let supplies_key = rules.any(|(_, rule)| rule.key_source() != KeySource::Header);
+        self.plain_streams.unwrap_or(match supplies_key {
+            true => PlainStreams::Refuse,
+            false => PlainStreams::Allow,
+        })
     }
 
     /// The projects that streams belong to.
@@ -281,6 +302,34 @@ mod tests {
         assert_eq!(cipher("audit-prod", "app/x/y"), Some(None));
         assert_eq!(cipher("audit-test", "x"), Some(None));
         assert_eq!(cipher("other-basin", "x"), None);
+    }
+
+    #[test]
+    fn plain_streams_are_refused_once_a_rule_supplies_a_key() {
+        let rule = |key| StreamRule {
+            key,
+            ..stream_rule("audit-*/**", RuleCipher::Aegis256)
+        };
+        let default = |rules: &[StreamRule]| {
+            let compiled = || Rules::compile(&[], rules).unwrap();
+            for written in [PlainStreams::Allow, PlainStreams::Refuse] {
+                let rules = compiled().with_plain_streams(Some(written));
+                assert_eq!(rules.plain_streams(), written);
+            }
+            compiled().plain_streams()
+        };
+        assert_eq!(default(&[]), PlainStreams::Allow);
+        assert_eq!(default(&[rule(KeySource::Header)]), PlainStreams::Allow);
+        assert_eq!(default(&[rule(KeySource::Managed)]), PlainStreams::Refuse);
+        assert_eq!(default(&[rule(KeySource::Kms)]), PlainStreams::Refuse);
+        let dir = tempfile::tempdir().unwrap();
+        let key_file = dir.path().join("key");
+        std::fs::write(&key_file, "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=").unwrap();
+        let file = StreamRule {
+            key_file: key_file.into(),
+            ..rule(KeySource::File)
+        };
+        assert_eq!(default(&[file]), PlainStreams::Refuse);
     }
 
     #[test]

@@ -45,6 +45,16 @@ pub struct Config {
     pub create: bool,
     /// What to do with a stream that was made around this proxy in a basin that has a cipher.
     pub unknown_streams: UnknownStreams,
+    /// What to do with records of a stream that no rule calls plain. Left out, the rules decide: see
+    /// [`Rules::plain_streams`](crate::registry::rules::Rules::plain_streams).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain_streams: Option<PlainStreams>,
+    /// Whether plain streams that the proxy itself saw made or written are recorded, so that they stay plain when
+    /// their basin gets a cipher.
+    pub remember_plain: bool,
+    /// Whether an empty stream with another creation time is taken for a new stream of the same name. Otherwise
+    /// only a DELETE through the proxy ends a sealed stream.
+    pub trust_expiry: bool,
 }
 
 impl Default for Config {
@@ -55,6 +65,9 @@ impl Default for Config {
             key_file: OptionalFile::default(),
             create: false,
             unknown_streams: UnknownStreams::Refuse,
+            plain_streams: None,
+            remember_plain: true,
+            trust_expiry: true,
         }
     }
 }
@@ -99,6 +112,16 @@ pub enum UnknownStreams {
     Refuse,
     /// Forward it as a plain stream.
     Plain,
+}
+
+/// What to do with records of a stream that no rule calls plain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlainStreams {
+    /// Forward them in clear where neither the stream nor its basin has a cipher.
+    Allow,
+    /// Refuse them: only a rule with `cipher = "none"` lets records pass in clear.
+    Refuse,
 }
 
 /// Why the store did not do what was asked. Whatever it is, nothing is assumed to be plain.
