@@ -16,7 +16,10 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 pub use embedded::{Embedded, ImportError, ImportOptions, Imported};
-pub use entry::{BasinEntry, Incarnation, Origin, StreamEntry, StreamState};
+pub use entry::{
+    BasinEntry, FormerIncarnation, Incarnation, KeyKnown, MAX_FORMER, Origin, StreamEntry,
+    StreamState,
+};
 pub use keys::{DataKey, DataKeys, Holder, MAX_KEY_EPOCHS, Sealing, WrappedKey};
 pub use list::{ExportError, Listed, Page, Summary};
 pub use measured::Measured;
@@ -259,9 +262,6 @@ pub enum Error {
     Closed,
 }
 
-/// How often an entry may change under [`unpin`] before it gives up.
-const MAX_UNPIN_ROUNDS: usize = 8;
-
 /// Which version of an entry a change was decided on. `Revision::NONE` is "there is no entry".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision(u64);
@@ -436,48 +436,6 @@ pub trait Store: Send + Sync {
     /// Writes everything that is recorded at one moment to `out`, on a thread that may wait. Others go on
     /// using the store meanwhile.
     fn export(&self, out: Box<dyn Write + Send>) -> BoxFuture<'_, Result<(), ExportError>>;
-}
-
-/// What came of [`unpin`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unpinned {
-    /// The key is forgotten.
-    Forgotten,
-    /// There was no key to forget.
-    NotPinned,
-    /// Nothing is recorded of the stream.
-    Unknown,
-}
-
-/// Forgets which key a stream is written with, so that its next good append or read pins it anew.
-///
-/// # Errors
-/// The store fails, or others change the entry all the time.
-pub async fn unpin(store: &dyn Store, path: &StreamPath) -> Result<Unpinned, Error> {
-    let mut rounds = 0;
-    loop {
-        let found = store.stream(path).await?;
-        let Some(entry) = found.entry.as_deref() else {
-            return Ok(Unpinned::Unknown);
-        };
-        if entry.key_check.is_none() {
-            return Ok(Unpinned::NotPinned);
-        }
-        let change = Change::Stream {
-            path: path.clone(),
-            expected: found.revision,
-            entry: Some(StreamEntry {
-                key_check: None,
-                ..entry.clone()
-            }),
-        };
-        rounds += 1;
-        match store.commit(vec![change]).await {
-            Ok(()) => return Ok(Unpinned::Forgotten),
-            Err(Error::Conflict(_)) if rounds < MAX_UNPIN_ROUNDS => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -164,32 +164,3 @@ async fn an_export_is_one_moment_and_holds_nobody_up() {
     assert_eq!(written.recv().unwrap(), before);
     assert_eq!(all(&store, None, "later", 1).await.len(), 1);
 }
-
-#[tokio::test]
-async fn an_unpinned_stream_has_no_key_check() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir).await;
-    assert_eq!(
-        unpin(&store, &path("a")).await.unwrap(),
-        Unpinned::NotPinned
-    );
-    assert_eq!(unpin(&store, &path("x")).await.unwrap(), Unpinned::Unknown);
-    let found = store.stream(&path("a")).await.unwrap();
-    let key = Key::from_bytes([7; 32]);
-    let cipher = crate::crypto::StreamCipher::new(Cipher::Aegis256, &key, path("a").id());
-    let change = Change::Stream {
-        path: path("a"),
-        expected: found.revision,
-        entry: Some(StreamEntry {
-            key_check: Some(cipher.key_check()),
-            ..sealed()
-        }),
-    };
-    store.commit(vec![change]).await.unwrap();
-    assert_eq!(
-        unpin(&store, &path("a")).await.unwrap(),
-        Unpinned::Forgotten
-    );
-    let found = store.stream(&path("a")).await.unwrap();
-    assert_eq!(found.entry.as_deref(), Some(&sealed()));
-}

@@ -109,6 +109,8 @@ pub(super) fn sealed() -> StreamEntry {
         }),
         origin: Origin::Created,
         key_check: None,
+        key_unconfirmed: false,
+        former: Vec::new(),
         data_keys: None,
     }
 }
