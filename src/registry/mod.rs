@@ -1,143 +1,152 @@
-//! Which cipher does this stream have? The answer, and the work it takes where it is not yet known.
+//! The registry answers one question: which cipher does this stream have?
 //!
-//! The precedence is: a rule of the configuration file, then the stream's entry in the config store,
-//! then its basin. In a basin with a cipher nothing that the upstream says can make a stream plain.
+//! The upstream is never believed about that. Records of a stream may go up in clear in three cases only:
+//!
+//! 1. a `[[streams]]` rule says `cipher = "none"`;
+//! 2. the stream has no sealed entry, and its basin has no cipher, in the file or in the store;
+//! 3. the stream's entry says plain, because this proxy forwarded its creation or an acknowledged append while
+//!    its basin had no cipher ([`Origin::Seen`](crate::store::Origin)), or because the operator admitted it.
+//!
+//! Everything else is sealed or refused. [`decide`] is that rule as a pure function, [`table`] says how an
+//! entry changes. All other files do the reading, asking and writing around these two.
+//!
+//! ```text
+//! lookup ──▶ decide ──▶ Plain(proof) | Sealed | FirstUse | Unsettled
+//!                                        │          │          │ settle: asks the upstream, may create the stream
+//!                                        ▼          ▼          ▼
+//!                        claim: the key is the stream's, or becomes it, durably before the first record is sent
+//! ```
 
-mod baseline;
+mod ask;
+mod claim;
 mod create;
 mod data_keys;
+mod decide;
 mod delete;
-mod pin;
-mod plain;
-mod probe;
+mod error;
+mod incarnation;
+mod operator;
 pub mod rules;
+mod seen;
 mod settle;
+mod stream;
+pub mod table;
+#[cfg(test)]
+mod tests;
+mod update;
 
 use std::{
-    collections::HashMap,
     hash::{BuildHasher as _, RandomState},
-    sync::{Arc, Mutex as SyncMutex, atomic::AtomicU64},
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use quick_cache::sync::Cache;
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use plain::PlainStream;
-
-use self::rules::Rules;
+pub use self::{
+    ask::{Absence, Created, Creating, Listed, Purpose, Questions},
+    claim::{Claim, Turn},
+    create::Creation,
+    delete::{DoomedBasin, DoomedStream},
+    error::Error,
+    operator::{Applied, apply},
+    stream::{Access, Lookup, PlainBy, PlainStream, SealedStream},
+};
+use self::{claim::Flights, decide::Decision, rules::Rules, seen::Seen};
 use crate::{
     crypto::Cipher,
     project::ProjectName,
-    proxy::{
-        Error,
-        call::{Caller, Stop},
-    },
     store::{
-        BasinEntry, Change, Incarnation, Listed, Page, ProjectEntry, Recorded, Revision, Store,
-        StreamEntry, StreamState, UnknownStreams, Versioned,
+        self, BasinEntry, Change, Listed as Page, Page as Asked, ProjectEntry, Recorded, Revision,
+        Store, StreamEntry, StreamState, UnknownStreams, Versioned,
     },
     stream::{BasinName, StreamPath},
 };
 
-/// How long a plain stream of a basin with a cipher is taken for the same one before its
-/// `created_at` is looked at again.
-const VERIFY_EVERY: Duration = Duration::from_secs(10);
-
-/// Plain streams whose last look is remembered.
-const VERIFIED_STREAMS: usize = 100_000;
-
-/// Locks that creations and changes of ciphers take, by hash of the basin.
+/// Locks for creations and changes of ciphers, by hash of the basin.
 const LOCKS: usize = 1024;
 
-/// Longest wait for the lock of a basin: others hold it for a few calls upstream.
+/// Longest wait for the lock of a basin or the turn of a stream. Others hold it for a few calls upstream.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often one request may find that its stream changed under it before it gives up.
+/// Times that one request may find its stream changed before it gives up.
 const MAX_ROUNDS: usize = 8;
 
-/// A stream whose records are sealed.
-#[derive(Debug, Clone)]
-pub struct SealedStream {
-    /// Its names.
-    pub path: StreamPath,
-    /// Its cipher.
-    pub cipher: Cipher,
-    /// Its entry at the time of the look-up.
-    entry: Versioned<Arc<StreamEntry>>,
-    /// The rules at the time of the look-up: they say whose key it is, too.
-    rules: Arc<Rules>,
+/// The settings of `[store]` that decide about plain streams and new incarnations.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// What to do with a stream that exists upstream, has no entry, and is in a basin with a cipher.
+    pub unknown_streams: UnknownStreams,
+    /// Whether plain streams are recorded as the proxy sees them.
+    pub remember_plain: bool,
+    /// Whether an empty stream with another `created_at` counts as a new incarnation.
+    pub trust_expiry: bool,
 }
 
-/// How the records of a stream are to be treated.
-#[derive(Debug)]
-pub enum Access {
-    /// Forward them untouched.
-    Plain(PlainStream),
-    /// Seal and open them.
-    Sealed(SealedStream),
-}
-
-/// What a look-up without any call upstream can tell.
-#[derive(Debug)]
-pub enum Lookup {
-    /// How to treat the records.
-    Found(Access),
-    /// It takes [`Registry::settle`] to know.
-    Unsettled,
-}
-
-/// Which auto-create setting of the basin a request goes by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// `create_stream_on_append`
-    Append,
-    /// `create_stream_on_read`
-    Read,
+impl From<&store::Config> for Settings {
+    fn from(config: &store::Config) -> Self {
+        Self {
+            unknown_streams: config.unknown_streams,
+            remember_plain: config.remember_plain,
+            trust_expiry: config.trust_expiry,
+        }
+    }
 }
 
 /// The ciphers of basins and streams.
 pub struct Registry {
     store: Arc<dyn Store>,
     rules: ArcSwap<Rules>,
-    unknown: UnknownStreams,
+    settings: Settings,
     locks: Box<[Mutex<()>]>,
     hasher: RandomState,
-    verified: Cache<StreamPath, Instant>,
-    /// Counts the changes of store and rules, so that whoever relies on an earlier look can tell.
-    epoch: AtomicU64,
-    /// Basins whose first cipher is being put in force, and by how many calls.
-    changing: SyncMutex<HashMap<BasinName, usize>>,
+    /// Number of changes of store and rules: equal numbers, nothing changed between.
+    changes: AtomicU64,
+    /// Appends in flight under keys that no record proves yet.
+    flights: Flights,
+    seen: Arc<Seen>,
 }
 
 impl Registry {
-    /// A registry over `store`, ruled by `rules`.
-    pub fn new(store: Arc<dyn Store>, rules: Rules, unknown: UnknownStreams) -> Self {
+    /// Returns a registry over `store`, ruled by `rules`.
+    pub fn new(store: Arc<dyn Store>, rules: Rules, settings: Settings) -> Self {
         Self {
+            seen: Arc::new(Seen::new(Arc::clone(&store), settings.remember_plain)),
             store,
             rules: ArcSwap::from_pointee(rules),
-            unknown,
+            settings,
             locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
             hasher: RandomState::new(),
-            verified: Cache::new(VERIFIED_STREAMS),
-            epoch: AtomicU64::new(0),
-            changing: SyncMutex::default(),
+            changes: AtomicU64::new(0),
+            flights: Flights::default(),
         }
     }
 
-    /// Puts other rules in force. What was looked up before goes on by the rules of then, except that no
-    /// further byte is forwarded to a stream that is not plain by the new ones.
+    /// Puts other rules in force. Requests keep the rules that they were looked up with, except that no
+    /// further byte is forwarded to a stream that is not plain by the new rules.
     pub fn replace_rules(&self, rules: Rules) {
         self.rules.store(Arc::new(rules));
-        self.verified.clear();
-        // Not before the rules: a proof of this moment must be one by the old rules or by the new.
+        // After the rules: a proof of this moment is one by the old rules or by the new.
         self.advance();
     }
 
-    /// The rules in force.
+    /// Returns the rules in force.
     pub fn rules(&self) -> Arc<Rules> {
         self.rules.load_full()
+    }
+
+    /// Returns the number of changes of store and rules so far.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Makes every earlier proof stale.
+    fn advance(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Looks a stream up in rules and store. A cached look-up costs no I/O.
@@ -145,46 +154,55 @@ impl Registry {
     /// # Errors
     /// The store cannot answer, or a rule contradicts it.
     pub async fn lookup(&self, path: &StreamPath) -> Result<Lookup, Error> {
-        let epoch = self.epoch();
+        let changes = self.changes();
         let rules = self.rules();
         let found = self.store.stream(path).await?;
-        let life = match found.entry.as_deref().map(|entry| &entry.state) {
-            Some(StreamState::Live(life)) => Some(life.clone()),
-            Some(StreamState::Creating { .. } | StreamState::Deleting(_)) => {
-                return Ok(Lookup::Unsettled);
+        let decision = self.decision(&rules, path, &found).await?;
+        let sealed = |cipher, found| SealedStream::new(path, cipher, found, &rules);
+        match decision {
+            Decision::Plain(by) => Ok(Lookup::Found(Access::Plain(self.proof(by, changes)))),
+            Decision::Sealed(cipher) => Ok(Lookup::Found(Access::Sealed(sealed(cipher, found)))),
+            // What exists unknown is to pass in clear: so it is asked for first.
+            Decision::FirstUse(_)
+                if found.entry.is_none()
+                    && self.settings.unknown_streams == UnknownStreams::Plain =>
+            {
+                Ok(Lookup::Unsettled)
             }
-            None => None,
-        };
-        let known = |cipher| Ok(Lookup::Found(access(path, cipher, found, epoch, &rules)));
-        if let Some(rule) = rules.stream(path) {
-            return match life {
-                Some(life) if life.cipher == rule.cipher => known(life.cipher),
-                Some(life) => Err(Error::RuleConflict {
-                    path: path.clone(),
-                    recorded: life.cipher,
-                    declared: rule.cipher,
-                }),
-                // Recorded with its first record: looking alone writes nothing.
-                None => known(rule.cipher),
-            };
-        }
-        match life {
-            Some(Incarnation {
-                cipher: Some(cipher),
-                ..
-            }) => known(Some(cipher)),
-            plain => match self.basin_by(&rules, &path.basin).await? {
-                Basin::Plain if plain.is_none() && self.is_changing(&path.basin) => {
-                    Ok(Lookup::Unsettled)
-                }
-                Basin::Plain => known(None),
-                Basin::Sealing(_) if plain.is_some() && self.is_verified(path) => known(None),
-                Basin::Sealing(_) | Basin::Unadopted(_) => Ok(Lookup::Unsettled),
-            },
+            Decision::FirstUse(cipher) => Ok(Lookup::FirstUse(sealed(cipher, found))),
+            Decision::Ask => Ok(Lookup::Unsettled),
+            Decision::Conflict { recorded, declared } => Err(Error::RuleConflict {
+                path: path.clone(),
+                recorded,
+                declared,
+            }),
         }
     }
 
-    /// The cipher a stream shows in lists and answers; `None` when nothing is recorded of it.
+    fn proof(&self, by: PlainBy, changes: u64) -> PlainStream {
+        PlainStream::new(by, changes, self.seen.deletions())
+    }
+
+    async fn decision(
+        &self,
+        rules: &Rules,
+        path: &StreamPath,
+        found: &Versioned<Arc<StreamEntry>>,
+    ) -> Result<Decision, Error> {
+        let rule = rules.stream(path).map(|rule| rule.cipher);
+        let entry = found.entry.as_deref();
+        let planned = match (rule, entry.map(|entry| &entry.state)) {
+            (Some(rule), _) => rule,
+            // Only a stream that is not known to exist depends on its basin.
+            (None, None | Some(StreamState::Creating { .. })) => {
+                self.basin_cipher(rules, &path.basin).await?
+            }
+            (None, Some(StreamState::Live(_) | StreamState::Deleting(_))) => None,
+        };
+        Ok(decide::decide(rule, entry, planned))
+    }
+
+    /// Returns the cipher a stream shows in lists and answers; `None` when nothing is recorded of it.
     ///
     /// # Errors
     /// The store cannot answer.
@@ -196,10 +214,10 @@ impl Registry {
         })
     }
 
-    /// Makes sure that nobody else creates, deletes or re-ciphers anything in `basin` meanwhile.
+    /// Keeps other requests from creating, deleting or changing the cipher of anything in `basin`.
     ///
     /// # Errors
-    /// [`Error::Busy`] when others hold it for too long.
+    /// [`Error::Busy`] after 30 s.
     pub async fn lock(&self, basin: &BasinName) -> Result<MutexGuard<'_, ()>, Error> {
         let slot = self.hasher.hash_one(basin) as usize % self.locks.len();
         #[expect(clippy::indexing_slicing, reason = "slot is taken modulo the length")]
@@ -209,173 +227,119 @@ impl Registry {
             .map_err(|_| Error::Busy)
     }
 
-    /// What is recorded of a basin.
+    /// Returns the entry of a basin.
     ///
     /// # Errors
     /// The store cannot answer.
-    pub async fn basin_entry(&self, name: &BasinName) -> Result<Versioned<Arc<BasinEntry>>, Error> {
-        Ok(self.store.basin(name).await?)
+    pub async fn basin_entry(
+        &self,
+        name: &BasinName,
+    ) -> Result<Versioned<Arc<BasinEntry>>, store::Error> {
+        self.store.basin(name).await
     }
 
-    /// What the configuration file declares for a basin.
+    /// Returns what the configuration file declares for a basin.
     pub fn declared(&self, name: &BasinName) -> Option<Option<Cipher>> {
         self.rules().basin(name)
     }
 
-    /// Records `entry` for a basin and returns its new revision.
+    /// Records `entry` for a basin.
     ///
     /// # Errors
-    /// The store cannot write, or somebody else wrote first.
+    /// The store cannot write, or another request wrote first.
     pub async fn record_basin(
         &self,
         name: &BasinName,
         expected: Revision,
         entry: Option<BasinEntry>,
     ) -> Result<(), Error> {
+        // A plain stream that was seen before the basin gets a cipher stays plain.
+        self.seen.flush().await;
         let change = Change::Basin {
             name: name.clone(),
             expected,
             entry,
         };
-        self.commit(vec![change]).await
+        Ok(self.commit(vec![change]).await?)
     }
 
-    /// How new streams of a basin are made.
-    async fn basin(&self, name: &BasinName) -> Result<Basin, Error> {
-        self.basin_by(&self.rules(), name).await
+    /// Returns the cipher of new streams of a basin: the rule's, else the store's.
+    async fn basin_cipher(&self, rules: &Rules, name: &BasinName) -> Result<Option<Cipher>, Error> {
+        match rules.basin(name) {
+            Some(declared) => Ok(declared),
+            None => {
+                let found = self.store.basin(name).await?;
+                Ok(found.entry.and_then(|entry| entry.stream_cipher))
+            }
+        }
     }
 
-    /// The same, by these rules.
-    async fn basin_by(&self, rules: &Rules, name: &BasinName) -> Result<Basin, Error> {
-        let found = self.store.basin(name).await?;
-        let recorded = found.entry.as_deref();
-        Ok(match rules.basin(name) {
-            Some(None) => Basin::Plain,
-            Some(Some(declared)) => match recorded {
-                Some(entry) if entry.declared && entry.stream_cipher == Some(declared) => {
-                    Basin::Sealing(declared)
-                }
-                _ => Basin::Unadopted(declared),
-            },
-            None => match recorded.and_then(|entry| entry.stream_cipher) {
-                Some(cipher) => Basin::Sealing(cipher),
-                None => Basin::Plain,
-            },
-        })
-    }
-
-    fn is_verified(&self, path: &StreamPath) -> bool {
-        self.verified
-            .get(path)
-            .is_some_and(|at| at.elapsed() < VERIFY_EVERY)
+    /// Returns the cipher that a stream gets if it is created now.
+    async fn planned_cipher(&self, path: &StreamPath) -> Result<Option<Cipher>, Error> {
+        let rules = self.rules();
+        match rules.stream(path) {
+            Some(rule) => Ok(rule.cipher),
+            None => self.basin_cipher(&rules, &path.basin).await,
+        }
     }
 
     /// Makes all changes, or none, and erases from the store's disk what they replace.
     ///
     /// # Errors
-    /// As [`Registry::commit`]; [`store::Error::Unerased`](crate::store::Error::Unerased) when the changes are made
-    /// and what they replaced may still be found.
-    pub async fn erase(&self, changes: Vec<Change>) -> Result<(), Error> {
+    /// As [`Registry::commit`]; [`store::Error::Unerased`] when the changes are made and what they replaced may
+    /// still be on the disk.
+    pub async fn erase(&self, changes: Vec<Change>) -> Result<(), store::Error> {
         let erased = self.store.erase(changes).await;
         self.advance();
-        Ok(erased?)
+        erased
     }
 
-    /// What is recorded of a project.
+    /// Returns the entry of a project.
     ///
     /// # Errors
     /// The store cannot answer.
-    pub async fn project(&self, name: &ProjectName) -> Result<Versioned<Arc<ProjectEntry>>, Error> {
-        Ok(self.store.project(name).await?)
+    pub async fn project(
+        &self,
+        name: &ProjectName,
+    ) -> Result<Versioned<Arc<ProjectEntry>>, store::Error> {
+        self.store.project(name).await
     }
 
-    /// What is recorded of a stream.
+    /// Returns the entry of a stream.
     ///
     /// # Errors
     /// The store cannot answer.
-    pub async fn stream(&self, path: &StreamPath) -> Result<Versioned<Arc<StreamEntry>>, Error> {
-        Ok(self.store.stream(path).await?)
-    }
-
-    /// A page of the streams that are recorded in all basins.
-    ///
-    /// # Errors
-    /// The store cannot answer.
-    pub async fn streams_page(&self, page: Page) -> Result<Listed<Recorded>, Error> {
-        Ok(self.store.streams_page(None, page).await?)
-    }
-
-    async fn record(
+    pub async fn stream(
         &self,
         path: &StreamPath,
-        expected: Revision,
-        entry: Option<StreamEntry>,
-    ) -> Result<(), Error> {
-        let change = Change::Stream {
-            path: path.clone(),
-            expected,
-            entry,
-        };
-        self.commit(vec![change]).await
+    ) -> Result<Versioned<Arc<StreamEntry>>, store::Error> {
+        self.store.stream(path).await
     }
 
-    /// Makes all changes, or none. Whoever relies on an earlier look looks again.
+    /// Returns a page of the recorded streams of all basins.
     ///
     /// # Errors
-    /// The store cannot write, or somebody else wrote first.
-    pub async fn commit(&self, changes: Vec<Change>) -> Result<(), Error> {
+    /// The store cannot answer.
+    pub async fn streams_page(&self, page: Asked) -> Result<Page<Recorded>, store::Error> {
+        self.store.streams_page(None, page).await
+    }
+
+    /// Makes all changes, or none. Every earlier proof becomes stale.
+    ///
+    /// # Errors
+    /// The store cannot write, or another request wrote first.
+    pub async fn commit(&self, changes: Vec<Change>) -> Result<(), store::Error> {
         if changes.is_empty() {
             return Ok(());
         }
         let committed = self.store.commit(changes).await;
         // After the change, and also when it is not known whether it was made.
         self.advance();
-        Ok(committed?)
+        committed
+    }
+
+    /// Writes the plain streams seen so far. Called before the process stops.
+    pub async fn flush_seen(&self) {
+        self.seen.flush().await;
     }
 }
-
-/// How new streams of a basin are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Basin {
-    /// Plain.
-    Plain,
-    /// Sealed with this cipher.
-    Sealing(Cipher),
-    /// Declared in the file, but its existing streams have not been listed yet.
-    Unadopted(Cipher),
-}
-
-impl Basin {
-    fn cipher(self) -> Option<Cipher> {
-        match self {
-            Self::Plain => None,
-            Self::Sealing(cipher) | Self::Unadopted(cipher) => Some(cipher),
-        }
-    }
-}
-
-fn access(
-    path: &StreamPath,
-    cipher: Option<Cipher>,
-    entry: Versioned<Arc<StreamEntry>>,
-    epoch: u64,
-    rules: &Arc<Rules>,
-) -> Access {
-    match cipher {
-        None => Access::Plain(PlainStream::known(entry.revision, epoch)),
-        Some(cipher) => Access::Sealed(SealedStream {
-            path: path.clone(),
-            cipher,
-            entry,
-            rules: Arc::clone(rules),
-        }),
-    }
-}
-
-/// A caller and the stream it asks about.
-struct Asked<'a> {
-    path: &'a StreamPath,
-    caller: &'a Caller,
-}
-
-type Outcome<T> = Result<T, Stop>;

@@ -1,5 +1,7 @@
 //! The `[[basins]]` and `[[streams]]` rules of the configuration file, compiled for look-up.
 
+use std::str::FromStr;
+
 use globset::GlobMatcher;
 use serde::{Deserialize, Serialize};
 
@@ -55,8 +57,22 @@ pub enum RuleCipher {
     None,
 }
 
+impl FromStr for RuleCipher {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "aegis-256" => Ok(Self::Aegis256),
+            "aes-256-gcm" => Ok(Self::Aes256Gcm),
+            "none" => Ok(Self::None),
+            _ => Err("a cipher is one of aegis-256, aes-256-gcm, none".to_owned()),
+        }
+    }
+}
+
 impl RuleCipher {
-    fn cipher(self) -> Option<Cipher> {
+    /// The cipher; `None` for a plain stream.
+    pub fn cipher(self) -> Option<Cipher> {
         match self {
             Self::Aegis256 => Some(Cipher::Aegis256),
             Self::Aes256Gcm => Some(Cipher::Aes256Gcm),
