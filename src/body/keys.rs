@@ -46,7 +46,12 @@ pub struct SessionKeys {
 impl SessionKeys {
     /// One key for all records.
     pub fn one(cipher: StreamCipher) -> Self {
-        Self::new(Opener::one(cipher), None)
+        Self::own(Opener::one(cipher))
+    }
+
+    /// Keys that are all at hand.
+    pub fn own(opener: Opener) -> Self {
+        Self::new(opener, None)
     }
 
     /// Managed keys, from `source` as they are needed.

@@ -13,8 +13,12 @@ pub struct Opener {
 
 #[derive(Debug, Clone)]
 enum Keys {
-    /// From a header or a file: no record names a key epoch.
-    One(StreamCipher),
+    /// From a header or a file: no record names a key epoch. The same key with the cipher that the stream had
+    /// before, if it had another.
+    One {
+        present: StreamCipher,
+        former: Option<StreamCipher>,
+    },
     /// Managed: every record names its key epoch. Those that are known, a handful.
     Epochs(Vec<(u32, EpochKey)>),
 }
@@ -27,11 +31,23 @@ enum EpochKey {
 
 impl Opener {
     /// Opens every record with this key.
-    pub fn one(cipher: StreamCipher) -> Self {
+    pub fn one(present: StreamCipher) -> Self {
         Self {
-            cipher: cipher.cipher(),
-            keys: Keys::One(cipher),
+            cipher: present.cipher(),
+            keys: Keys::One {
+                present,
+                former: None,
+            },
         }
+    }
+
+    /// Opens also what was sealed with the cipher that the stream had before.
+    #[must_use]
+    pub fn or_former(mut self, cipher: Option<StreamCipher>) -> Self {
+        if let Keys::One { former, .. } = &mut self.keys {
+            *former = cipher;
+        }
+        self
     }
 
     /// Opens no record until it is given the key of its epoch.
@@ -87,7 +103,14 @@ impl Opener {
     /// [`OpenError`] for everything that is not an authentic record of this stream and its keys.
     pub fn open(&self, stored: &[u8], arena: &mut BytesMut) -> Result<(Text, Bytes), OpenError> {
         let known = match &self.keys {
-            Keys::One(cipher) => return cipher.open(stored, arena),
+            Keys::One { present, former } => {
+                let layout = layout_of(stored);
+                let is_of = |cipher: &&StreamCipher| {
+                    layout.is_some_and(|layout| layout.cipher == cipher.cipher())
+                };
+                let cipher = former.as_ref().filter(is_of).unwrap_or(present);
+                return cipher.open(stored, arena);
+            }
             Keys::Epochs(known) => known,
         };
         let layout = layout_of(stored).ok_or(match stored {

@@ -1,5 +1,6 @@
 //! Appends: plain streams pass through; for sealed ones every record is decoded, sealed and sent on.
 
+mod claims;
 mod session;
 
 use std::time::Duration;
@@ -14,14 +15,14 @@ use super::{
     ceiling::StreamCeiling,
     control::collect_error,
     gate::Pass,
-    managed::{Sealer, Sealing},
-    registry::{Access, Lookup, Purpose, SealedStream},
+    managed::{Sealer, Sealing, StreamKeys},
     respond::{self, Asked},
 };
 use crate::{
     body::{self, SealedBody},
     keys,
     project::Scope,
+    registry::{self, Access, Claim, Lookup, Purpose, SealedStream, rules::KeySource},
     stream::StreamPath,
     upstream::{Body, ResponseBody, Target, Upstream},
     wire::{
@@ -35,8 +36,20 @@ use crate::{
 /// Longest wait for the upstream's answer to a unary append, or for the head of a session.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often one append may find that its stream is not what it was at the look-up.
+const MAX_LOOKS: usize = 3;
+
 /// Largest answer to a unary append that is read: acks and errors are small.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
+/// What became of a batch on a sealed stream.
+enum Appended {
+    /// It is stored.
+    Acked(AppendAck),
+    /// Nothing, for the stream is not what it was at the look-up: it has records although this had to be its first,
+    /// or it was deleted or created again.
+    LookAgain,
+}
 
 impl Proxy {
     /// `POST /v1/streams/{stream}/records`
@@ -50,9 +63,12 @@ impl Proxy {
         let lookup = self.registry.lookup(&path).await?;
         keys::check_length(request.headers())?;
         if let Lookup::Found(Access::Plain(proof)) = lookup {
-            return self
-                .forward_append(proof, path, request, caller, asked)
-                .await;
+            let by = (request.headers(), caller);
+            if !self.is_replaced_plain(&path, &proof, by).await? {
+                return self
+                    .forward_append(proof, path, request, caller, asked)
+                    .await;
+            }
         }
         match Media::content_type(request.headers()) {
             Some(Media::S2s) => self.append_session(path, request, caller, asked).await,
@@ -82,66 +98,140 @@ impl Proxy {
         let input = encoding.decode(body.clone())?;
         let allowed = |pass: &Pass| pass.allow_stream(Scope::Append, &path);
         self.still(caller, allowed).await?;
-        let access = self
-            .access(&path, Purpose::Append, &parts.headers, caller)
-            .await?;
-        let stream = match access {
-            Access::Sealed(stream) => stream,
-            // It took a look upstream to know that it is plain: the body is already in memory.
-            Access::Plain(proof) => {
-                return self.forward_read_body(proof, &path, parts, body).await;
+        let headers = &parts.headers;
+        let access = self.append_access(&path, Some(&input), headers, caller);
+        let mut access = access.await?;
+        for _ in 0..MAX_LOOKS {
+            let stream = match access {
+                Access::Sealed(stream) => stream,
+                // It took a look upstream to know that it is plain: the body is already in memory.
+                Access::Plain(proof) => {
+                    return self.forward_read_body(proof, &path, parts, body).await;
+                }
+            };
+            let appended = self.append_sealed(stream, &parts, &input, (caller, asked));
+            match appended.await? {
+                Appended::Acked(ack) => return Ok(asked.whole(encoding.ack(&ack))),
+                // Another request created it, or it was created around this proxy and is refused here.
+                Appended::LookAgain => {
+                    let settled = self.settle(&path, Purpose::Append, headers, caller);
+                    access = settled.await?;
+                }
+            }
+        }
+        Err(Error::Busy.into())
+    }
+
+    /// How to treat the records of an append. A stream's first append asks nothing where its key is at hand and it
+    /// can be bound to an empty stream.
+    async fn append_access(
+        &self,
+        path: &StreamPath,
+        input: Option<&AppendInput>,
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Result<Access, Stop> {
+        let has_own_key = |stream: &SealedStream| match stream.key_source() {
+            KeySource::Header => keys::from_header(headers, stream.cipher).is_ok(),
+            KeySource::File => true,
+            KeySource::Managed | KeySource::Kms => false,
+        };
+        match self.registry.lookup(path).await? {
+            Lookup::Found(access) => Ok(access),
+            Lookup::FirstUse(stream)
+                if input.is_none_or(AppendInput::may_be_first) && has_own_key(&stream) =>
+            {
+                Ok(Access::Sealed(stream))
+            }
+            Lookup::FirstUse(_) | Lookup::Unsettled => {
+                self.settle(path, Purpose::Append, headers, caller).await
+            }
+        }
+    }
+
+    /// Appends a batch to a sealed stream.
+    async fn append_sealed(
+        &self,
+        mut stream: SealedStream,
+        head: &request::Parts,
+        input: &AppendInput,
+        (caller, asked): (&Caller, &Asked),
+    ) -> Result<Appended, Stop> {
+        let path = stream.path.clone();
+        let by = (Purpose::Append, &head.headers);
+        let keys = self.keys(&mut stream, by, caller, &asked.exchange).await?;
+        let check = self.claimed(&keys).filter(|_| input.has_data());
+        let is_managed = matches!(keys, StreamKeys::Managed(_));
+        let mut sealer = keys.sealer();
+        // Held, with its lease, until the last part is acked.
+        let Sealing { cipher, lease } = sealer.take(input).await?;
+        let sealed = self.meter(&path).seal(input, &cipher, self.fit);
+        let sealed = sealed.map_err(Error::from)?;
+        let mut claim = match is_managed {
+            true => None,
+            false => match self.registry.claim(&stream, check, caller).await {
+                Err(Stop::Error(Error::Registry(registry::Error::OtherIncarnation(_)))) => {
+                    return Ok(Appended::LookAgain);
+                }
+                claim => Some(claim.map_err(Stop::before_sending)?),
+            },
+        };
+        let first = claim.as_ref().is_some_and(Claim::must_be_first);
+        let sent = async {
+            let uri = head.uri.path();
+            let ceiling = self.ceiling((&stream, first), &sealer, uri, caller).await?;
+            let reserved = ceiling.reserve(input).await;
+            reserved.map_err(Stop::before_sending)?;
+            let allowed = |pass: &Pass| pass.allow_stream(Scope::Append, &path);
+            self.still(caller, allowed).await?;
+            Ok(ceiling)
+        };
+        let ceiling = match sent.await {
+            Ok(ceiling) => ceiling,
+            Err(stop) => {
+                refuse(&mut claim).await;
+                return Err(stop);
             }
         };
-        let keys = self.keys(&stream, &parts.headers, caller, &asked.exchange)?;
-        let mut pin = self.pin(stream.clone(), &keys);
-        let mut sealer = keys.sealer(&self.keyring, &path);
-        // Held, with its lease, until the last part is acked.
-        let Sealing { cipher, lease } = sealer.take(&input).await?;
-        let sealed = self.meter(&path).seal(&input, &cipher, self.fit);
-        let sealed = sealed.map_err(Error::from)?;
-        let uri = parts.uri.path();
-        let ceiling = self.ceiling(&stream, &sealer, uri, caller).await?;
-        let reserved = ceiling.reserve(&input).await;
-        reserved.map_err(Stop::before_sending)?;
-        self.still(caller, allowed).await?;
         let mut whole: Option<AppendAck> = None;
         for part in sealed {
             let has_data = part.has_data();
-            let ack = match whole {
-                None => self.append_part(&path, &parts, &part).await?,
-                Some(before) => {
-                    let part = part.following(before.end.seq_num);
-                    let ack = self.append_part(&path, &parts, &part).await;
-                    let ack = ack.map_err(Stop::after_a_part)?;
-                    if ack.start.seq_num != before.end.seq_num {
-                        let apart = Error::Garbage("parts of a batch that are apart");
-                        return Err(Stop::from(apart).after_a_part());
+            let (part, before) = match whole {
+                None if first => (part.following(0), None),
+                None => (part, None),
+                Some(before) => (part.following(before.end.seq_num), Some(before)),
+            };
+            let ack = match self.append_part(&path, head, &part).await {
+                Ok(ack) => joined(before, ack)?,
+                Err(stop) if before.is_some() => return Err(stop.after_a_part()),
+                Err(stop) => {
+                    if stop.had_no_effect() {
+                        refuse(&mut claim).await;
                     }
-                    AppendAck {
-                        start: before.start,
-                        ..ack
-                    }
+                    return match first && stop.is_condition() {
+                        true => Ok(Appended::LookAgain),
+                        false => Err(stop),
+                    };
                 }
             };
             ceiling.learn(&ack);
-            let records = ack.end.seq_num - ack.start.seq_num;
-            asked.exchange.moved(records);
-            if has_data {
-                pin.now().await;
-                if let Some(lease) = &lease {
-                    self.keyring.stored(lease, &ack).await;
-                }
+            asked.exchange.moved(part.records().len() as u64);
+            if has_data || check.is_none() {
+                confirm(&mut claim).await?;
+            }
+            if has_data && let Some(lease) = &lease {
+                self.keyring.stored(lease, &ack).await;
             }
             whole = Some(ack);
         }
         let ack = whole.ok_or(Error::Garbage("an append without parts"))?;
-        Ok(asked.whole(encoding.ack(&ack)))
+        Ok(Appended::Acked(ack))
     }
 
-    /// The ceiling of a stream under one key for ever.
+    /// The ceiling of a stream under one key.
     async fn ceiling(
         &self,
-        stream: &SealedStream,
+        stream: (&SealedStream, bool),
         sealer: &Sealer,
         records: &str,
         caller: &Caller,
@@ -149,9 +239,7 @@ impl Proxy {
         if !sealer.is_own() {
             return Ok(StreamCeiling::none());
         }
-        let ceiling = self
-            .ceiling
-            .of(&stream.path, stream.cipher, records, caller);
+        let ceiling = self.ceiling.of(stream, records, caller);
         ceiling.await.map_err(Stop::before_sending)
     }
 
@@ -210,6 +298,48 @@ impl Proxy {
             .await
             .map_err(|_| Error::Timeout)?
             .map_err(Error::from)
+    }
+}
+
+/// The ack of a batch up to this part.
+fn joined(before: Option<AppendAck>, ack: AppendAck) -> Result<AppendAck, Stop> {
+    match before {
+        None => Ok(ack),
+        Some(before) if ack.start.seq_num == before.end.seq_num => Ok(AppendAck {
+            start: before.start,
+            ..ack
+        }),
+        Some(_) => {
+            let apart = Error::Garbage("parts of a batch that are apart");
+            Err(Stop::from(apart).after_a_part())
+        }
+    }
+}
+
+/// Gives a claim back: its append certainly had no effect.
+async fn refuse(claim: &mut Option<Claim>) {
+    if let Some(claim) = claim.take() {
+        claim.refused().await;
+    }
+}
+
+/// Confirms a claim: its append is acknowledged. A store that cannot record it costs the confirmation, not the
+/// request.
+///
+/// # Errors
+/// [`Error::TwoKeys`] when a record under another key is stored, too.
+async fn confirm(claim: &mut Option<Claim>) -> Result<(), Error> {
+    let Some(mut claim) = claim.take() else {
+        return Ok(());
+    };
+    match claim.acked().await {
+        Ok(()) => Ok(()),
+        Err(registry::Error::WrongKey) => Err(Error::TwoKeys(claim.path().clone())),
+        Err(error) => {
+            let error = Error::from(error);
+            tracing::warn!(error = error.told(), "key check not recorded");
+            Ok(())
+        }
     }
 }
 

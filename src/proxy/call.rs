@@ -54,6 +54,19 @@ impl Stop {
         }
     }
 
+    /// Whether the append that it is the answer to certainly stored nothing.
+    pub fn had_no_effect(&self) -> bool {
+        match self {
+            Self::Error(error) => matches!(error, Error::Unreachable(_)),
+            Self::Relay(refusal) => had_no_effect(refusal.parts().0),
+        }
+    }
+
+    /// Whether a condition of the append did not hold.
+    pub fn is_condition(&self) -> bool {
+        matches!(self, Self::Relay(refusal) if refusal.parts().0 == StatusCode::PRECONDITION_FAILED)
+    }
+
     /// Lets the upstream's answer be the client's, if it is a refusal.
     pub fn relay(answer: Response<Bytes>) -> Self {
         let status = answer.status();
@@ -76,6 +89,15 @@ impl Stop {
                 let body = String::from_utf8_lossy(body);
                 Self::Error(Error::PartlyAppended(format!("{status}: {body}")))
             }
+        }
+    }
+
+    /// The same, had after the upstream was asked to act: it can no longer promise that nothing happened.
+    #[must_use]
+    pub fn after_acting(self) -> Self {
+        match self {
+            Self::Error(error) => Self::Error(error.after_acting()),
+            Self::Relay(_) => Self::Error(Error::Garbage("no tail of a stream that it created")),
         }
     }
 

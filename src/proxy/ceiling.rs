@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     crypto::Cipher,
+    registry::SealedStream,
     stream::StreamPath,
     upstream::Target,
     wire::{
@@ -28,7 +29,7 @@ const KNOWN_TAILS: usize = 100_000;
 
 /// What is known of the tails of AES-256-GCM streams.
 pub struct Ceiling {
-    tails: Cache<StreamPath, Arc<Tail>>,
+    tails: Arc<Cache<StreamPath, Arc<Tail>>>,
 }
 
 /// Where the next record of a stream may go at the latest: the tail that the upstream told last, and
@@ -55,29 +56,32 @@ struct Known {
     tail: Arc<Tail>,
     reserved: Mutex<u64>,
     caller: Caller,
+    /// Where the tail is forgotten if no ack confirms it: it is taken for 0 because the append goes up only as the
+    /// stream's first.
+    assumed: Mutex<Option<Arc<Cache<StreamPath, Arc<Tail>>>>>,
 }
 
 impl Ceiling {
     /// Nothing known yet.
     pub fn new() -> Self {
         Self {
-            tails: Cache::new(KNOWN_TAILS),
+            tails: Arc::new(Cache::new(KNOWN_TAILS)),
         }
     }
 
-    /// The ceiling of a stream. The first time it asks the upstream for the tail. `records` is the
-    /// path of the stream's records.
+    /// Returns the ceiling of a stream. The first time it asks the upstream for the tail, unless the append goes up
+    /// only as the stream's first (`is_first`). `records` is the path of the stream's records.
     ///
     /// # Errors
-    /// The tail cannot be had: then nothing may be appended.
+    /// The upstream does not tell the tail: then nothing may be appended.
     pub async fn of(
         &self,
-        path: &StreamPath,
-        cipher: Cipher,
+        (stream, is_first): (&SealedStream, bool),
         records: &str,
         caller: &Caller,
     ) -> Result<StreamCeiling, Stop> {
-        match cipher {
+        let path = &stream.path;
+        match stream.cipher {
             Cipher::Aegis256 => return Ok(StreamCeiling(None)),
             Cipher::Aes256Gcm => {}
         }
@@ -87,11 +91,14 @@ impl Ceiling {
             tail,
             reserved: Mutex::new(0),
             caller: caller.clone(),
+            assumed: Mutex::new(is_first.then(|| Arc::clone(&self.tails))),
         };
         // One asks and the others wait: with a tail each they would not count each other's records.
         let ask = async {
             let first = known(Arc::default());
-            first.refresh().await?;
+            if !is_first {
+                first.refresh().await?;
+            }
             Ok::<_, Stop>(first.tail)
         };
         let tail = self.tails.get_or_insert_async(path, ask).await?;
@@ -135,6 +142,7 @@ impl StreamCeiling {
     /// Learns from an ack.
     pub fn learn(&self, ack: &AppendAck) {
         let Some(known) = &self.0 else { return };
+        lock(&known.assumed).take();
         // In the order of `Known::reserve`: the two halves of a session do both at once.
         let mut estimate = lock(&known.tail.0);
         let mut reserved = lock(&known.reserved);
@@ -150,6 +158,10 @@ impl StreamCeiling {
 impl Drop for StreamCeiling {
     fn drop(&mut self) {
         let Some(known) = &self.0 else { return };
+        if let Some(tails) = lock(&known.assumed).take() {
+            tails.remove(&known.path);
+            return;
+        }
         let reserved = *lock(&known.reserved);
         let mut estimate = lock(&known.tail.0);
         estimate.on_their_way = estimate.on_their_way.saturating_sub(reserved);

@@ -5,9 +5,9 @@ use serde::Serialize;
 
 use super::gate;
 use crate::{
-    crypto::{Cipher, OpenError},
+    crypto::OpenError,
     keys::{self, kms},
-    store,
+    registry, store,
     stream::StreamPath,
     telemetry::{label::Fault, printable},
     upstream,
@@ -23,9 +23,6 @@ pub enum Error {
     /// A stored record did not open. The cause is for the log: to the client every cause is the same.
     #[error("record decryption failed")]
     Open(#[from] OpenError),
-    /// The key is well-formed, but not the one the stream was written with.
-    #[error("encryption key is not the one this stream was written with")]
-    WrongKey,
     /// There is no good API key where one is asked for. The cause is for the log: to the client every cause
     /// is the same.
     #[error("access token is not valid")]
@@ -103,28 +100,31 @@ pub enum Error {
     /// The upstream answered with something that is not S2's protocol.
     #[error("unusable answer from upstream: {0}")]
     Garbage(&'static str),
-    /// A stream that was made around this proxy in a basin that has a cipher.
+    /// The registry refuses to say how the stream's records are treated.
+    #[error(transparent)]
+    Registry(registry::Error),
+    /// A plain stream, where the configuration lets only streams pass in clear that a rule calls plain.
     #[error(
-        "stream `{0}` was not created through this proxy, in a basin that encrypts new streams or in place \
-         of an encrypted stream: refusing to treat it as plain (see `store.unknown_streams`)"
+        "stream `{0}` has no cipher, and `store.plain_streams` is \"refuse\": give it a `[[streams]]` or \
+         `[[basins]]` rule; a rule with `cipher = \"none\"` makes it plain"
     )]
-    UnknownStream(StreamPath),
+    PlainRefused(StreamPath),
+    /// The upstream acknowledged records under two keys of one stream.
+    #[error(
+        "stream `{0}` holds records under another key, too: the upstream stored them out of turn"
+    )]
+    TwoKeys(StreamPath),
+    /// A key for a plain stream.
+    #[error(
+        "stream `{0}` is not encrypted, but the request has an `s2-encryption-key` header: nothing was sent; give \
+         the stream a cipher, send no key, or set `keys.on_plain = \"warn\"`"
+    )]
+    KeyOnPlain(StreamPath),
     /// The API tried to change what the configuration file declares.
     #[error(
         "the cipher of basin `{0}` is declared in the proxy's configuration and cannot be changed here"
     )]
     Declared(String),
-    /// The configuration declares another cipher than the stream has.
-    #[error("stream `{path}` is recorded with cipher {}, but the configuration declares {}",
-        name(*recorded), name(*declared))]
-    RuleConflict {
-        /// The stream.
-        path: StreamPath,
-        /// What the stream has.
-        recorded: Option<Cipher>,
-        /// What the rule says.
-        declared: Option<Cipher>,
-    },
     /// The configuration says another kind of key than the stream's records have.
     #[error(
         "stream `{path}` has {recorded}, but the configuration says {declared}: what is stored would not \
@@ -138,9 +138,6 @@ pub enum Error {
         /// What the rule says.
         declared: String,
     },
-    /// The stream is not the one that the request began with, or is about to be another.
-    #[error("stream `{0}` was deleted or made anew meanwhile; nothing more was appended or read")]
-    OtherLife(StreamPath),
     /// Another request changed the stream's keys first.
     #[error("the keys of stream `{0}` were changed by another request meanwhile")]
     Raced(StreamPath),
@@ -286,7 +283,7 @@ impl Error {
             Self::Key(_)
             | Self::Seal(_)
             | Self::Invalid(_)
-            | Self::RuleConflict { .. }
+            | Self::KeyOnPlain(_)
             | Self::KeyConflict { .. }
             | Self::Exhausted { .. }
             | Self::Decode(DecodeError::Invalid(_)) => Code::Invalid,
@@ -296,9 +293,8 @@ impl Error {
                 kms::Error::Denied(_) => Code::PermissionDenied,
                 kms::Error::InvalidCiphertext(_) => Code::DecryptionFailed,
             },
-            Self::Open(_) | Self::WrongKey | Self::DataKey(_) | Self::KeyShredded => {
-                Code::DecryptionFailed
-            }
+            Self::Open(_) | Self::DataKey(_) | Self::KeyShredded => Code::DecryptionFailed,
+            Self::Registry(error) => registry_row(error).0,
             Self::Decode(DecodeError::Json(_)) | Self::BadJson(_) => Code::BadJson,
             Self::Decode(DecodeError::Proto(_)) => Code::BadProto,
             Self::Decode(DecodeError::Frame(_)) => Code::BadFrame,
@@ -308,7 +304,6 @@ impl Error {
             Self::Store(_)
             | Self::Unreachable(_)
             | Self::Unprepared(_)
-            | Self::OtherLife(_)
             | Self::Raced(_)
             | Self::NoRandomness(_) => Code::HotServer,
             Self::Busy => Code::RateLimited,
@@ -318,9 +313,10 @@ impl Error {
             | Self::Broken
             | Self::PartlyAppended(_)
             | Self::Unrecorded(_)
+            | Self::TwoKeys(_)
             | Self::Garbage(_) => Code::Other,
             Self::Timeout | Self::Stopped => Code::UpstreamTimeout,
-            Self::UnknownStream(_)
+            Self::PlainRefused(_)
             | Self::Declared(_)
             | Self::Denied(_)
             | Self::NotAllowed(_)
@@ -332,7 +328,8 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Key(_)
-            | Self::WrongKey
+            | Self::KeyOnPlain(_)
+            | Self::PlainRefused(_)
             | Self::Unauthenticated(_)
             | Self::Denied(_)
             | Self::NotAllowed(_)
@@ -346,9 +343,7 @@ impl Error {
             | Self::Invalid(_)
             | Self::BadJson(_)
             | Self::SlowClient
-            | Self::UnknownStream(_)
             | Self::Declared(_)
-            | Self::OtherLife(_)
             | Self::Raced(_)
             | Self::KeyShredded
             | Self::Exhausted { .. } => Fault::Client,
@@ -358,14 +353,15 @@ impl Error {
             | Self::PartlyAppended(_)
             | Self::Broken
             | Self::Timeout
+            | Self::TwoKeys(_)
             | Self::Garbage(_) => Fault::Upstream,
             Self::Unprepared(cause) => cause.fault(),
+            Self::Registry(error) => registry_row(error).1,
             Self::Store(_)
             | Self::Unrecorded(_)
             | Self::Busy
             | Self::Draining
             | Self::Stopped
-            | Self::RuleConflict { .. }
             | Self::KeyConflict { .. }
             | Self::DataKey(_)
             | Self::Kms(_)
@@ -412,18 +408,41 @@ pub(super) fn told(error: &dyn std::error::Error) -> String {
     printable(&text)
 }
 
-fn name(cipher: Option<Cipher>) -> &'static str {
-    cipher.map_or("none", Cipher::as_str)
+/// The code and the fault of a refusal of the registry. [`From`] takes the store's errors out of it.
+fn registry_row(error: &registry::Error) -> (Code, Fault) {
+    use registry::Error as Refusal;
+    match error {
+        Refusal::WrongKey => (Code::DecryptionFailed, Fault::Client),
+        Refusal::UnknownStream(_) => (Code::PermissionDenied, Fault::Client),
+        Refusal::OtherIncarnation(_) | Refusal::Contradiction { .. } => {
+            (Code::HotServer, Fault::Client)
+        }
+        Refusal::RuleConflict { .. } => (Code::Invalid, Fault::Proxy),
+        Refusal::Busy => (Code::RateLimited, Fault::Proxy),
+        Refusal::Store(_) => (Code::HotServer, Fault::Proxy),
+        Refusal::Unsettled => (Code::Other, Fault::Upstream),
+    }
+}
+
+impl From<registry::Error> for Error {
+    fn from(error: registry::Error) -> Self {
+        match error {
+            registry::Error::Store(error) => Self::Store(error),
+            registry::Error::Busy => Self::Busy,
+            other => Self::Registry(other),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::Cipher;
 
     #[test]
     fn what_is_told_is_one_line_and_quotes_no_body() {
         let stream = "basin-name/a\nb\u{1b}[31m".parse().unwrap();
-        let told = Error::UnknownStream(stream).told();
+        let told = Error::PlainRefused(stream).told();
         assert!(told.contains("a\\nb\\u{1b}[31m"), "{told}");
         assert!(!told.contains(char::is_control), "{told}");
         let told = Error::BadJson("expected `,` at \"secret\"".into()).told();
@@ -433,7 +452,11 @@ mod tests {
     #[test]
     fn codes_are_spelled_and_paired_as_in_s2() {
         for (error, json, status) in [
-            (Error::WrongKey, r#"{"code":"decryption_failed","#, 400),
+            (
+                registry::Error::WrongKey.into(),
+                r#"{"code":"decryption_failed","#,
+                400,
+            ),
             (Error::Timeout, r#"{"code":"upstream_timeout","#, 504),
             (
                 Error::Store(store::Error::Closed),

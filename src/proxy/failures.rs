@@ -4,6 +4,7 @@ use super::Error;
 use crate::{
     crypto::OpenError,
     keys::{self, kms},
+    registry,
     telemetry::{
         label::{ApiKeyRefusal, KeyFailure, OpenFailure},
         metrics::Records,
@@ -15,7 +16,7 @@ impl Error {
     pub fn count(&self, records: &Records) {
         match self {
             Self::Key(error) => records.key_errors.of(key_failure(*error)).inc(),
-            Self::WrongKey => records.key_errors.of(KeyFailure::WrongKey).inc(),
+            Self::Registry(registry::Error::WrongKey) => records.key_errors.of(KeyFailure::WrongKey).inc(),
             Self::Open(error) => records.decryption_failures.of(open_failure(*error)).inc(),
             Self::KeyShredded => records.decryption_failures.of(OpenFailure::Shredded).inc(),
             Self::DataKey(_) | Self::Kms(kms::Error::InvalidCiphertext(_)) => {
@@ -48,11 +49,12 @@ impl Error {
             | Self::Stopped
             | Self::Timeout
             | Self::Garbage(_)
-            | Self::UnknownStream(_)
+            | Self::Registry(_)
+            | Self::PlainRefused(_)
+            | Self::TwoKeys(_)
+            | Self::KeyOnPlain(_)
             | Self::Declared(_)
-            | Self::RuleConflict { .. }
             | Self::KeyConflict { .. }
-            | Self::OtherLife(_)
             | Self::Raced(_)
             // The calls to the service are counted.
             | Self::Kms(

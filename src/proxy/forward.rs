@@ -1,24 +1,25 @@
 //! Passing requests through untouched, for which a proof is needed that they carry no sealed record.
 
 mod bound;
+mod first_ack;
 mod plain_body;
 
 use bytes::Bytes;
-use http::{Request, Response, header, request};
+use http::{Request, Response, StatusCode, header, request};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use self::{bound::bound, plain_body::PlainBody};
+use self::{bound::bound, first_ack::FirstAck, plain_body::PlainBody};
 use super::{
     Error, Proxy,
     call::{Caller, Stop, empty, full},
     gate::{Pass, Tenure},
-    registry::{Access, PlainStream, Purpose},
     respond::{self, Asked},
     route::{Forwarded, NotRecords},
 };
 use crate::{
     project::Scope,
+    registry::{Access, PlainStream, Purpose},
     stream::{BasinName, StreamPath},
     upstream::{Body, Target},
     wire::media::Media,
@@ -87,20 +88,24 @@ impl Proxy {
         caller: &Caller,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
+        self.allow_plain(&path, &proof, request.headers())?;
+        self.count_plain(&path);
         let tenure = self.tenure(caller, Scope::Append, &path);
-        let basin = path.basin.clone();
         let registry = self.registry.clone();
         let request = request.map(|body| {
-            let body = PlainBody::new(unbound(body), proof, registry, path).boxed_unsync();
-            bound(body, &tenure, asked)
+            let body = PlainBody::new(unbound(body), proof, registry, path.clone());
+            bound(body.boxed_unsync(), &tenure, asked)
         });
-        let target = Target::Basin(&basin);
+        let target = Target::Basin(&path.basin);
         let response = self.upstream.send(target, request).await;
         let answer = respond::relay(response.map_err(Error::from)?);
         Ok(match is_session(&answer) {
-            true => answer.map(|body| bound(body, &tenure, asked)),
+            true => answer.map(|body| {
+                let body = FirstAck::new(body, proof, &self.registry, path);
+                bound(body.boxed_unsync(), &tenure, asked)
+            }),
             // Whatever it says of the append, the client had better know.
-            false => answer,
+            false => self.note_plain(&path, &proof, answer),
         })
     }
 
@@ -113,23 +118,40 @@ impl Proxy {
         mut parts: request::Parts,
         body: Bytes,
     ) -> Result<Response<Body>, Stop> {
+        self.allow_plain(path, &proof, &parts.headers)?;
+        self.count_plain(path);
         parts.headers.remove(header::CONTENT_ENCODING);
         let body = PlainBody::new(full(body), proof, self.registry.clone(), path.clone());
         let request = Request::from_parts(parts, body.boxed_unsync());
         let target = Target::Basin(&path.basin);
         let response = self.upstream.send(target, request).await;
-        Ok(respond::relay(response.map_err(Error::from)?))
+        let answer = respond::relay(response.map_err(Error::from)?);
+        Ok(self.note_plain(path, &proof, answer))
+    }
+
+    /// Notes an acknowledged append to a plain stream.
+    fn note_plain(
+        &self,
+        path: &StreamPath,
+        proof: &PlainStream,
+        answer: Response<Body>,
+    ) -> Response<Body> {
+        if answer.status() == StatusCode::OK {
+            self.registry.saw_plain(path, proof, None);
+        }
+        answer
     }
 
     /// Forwards a read of a plain stream, for as long as its API key is good. A body is no part of it.
     pub(super) async fn forward_read(
         &self,
-        _proof: PlainStream,
+        proof: PlainStream,
         path: &StreamPath,
         head: request::Parts,
         caller: &Caller,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
+        self.allow_plain(path, &proof, &head.headers)?;
         let request = Request::from_parts(head, empty());
         let target = Target::Basin(&path.basin);
         let tenure = self.tenure(caller, Scope::Read, path);

@@ -12,6 +12,8 @@ mod forward;
 pub mod gate;
 pub mod managed;
 mod peer;
+mod plain;
+mod probe;
 pub mod projects;
 pub mod query;
 mod read;
@@ -36,6 +38,7 @@ use self::{
     exchange::Exchange,
     gate::{Gate, Pass},
     managed::{Keyring, StreamKeys},
+    plain::PlainTraffic,
     respond::Asked,
     route::{Forwarded, Route},
 };
@@ -46,7 +49,7 @@ use crate::{
     drain::Drain,
     keys::{self, RotateAfter, kms::Kms},
     registry::{self, Access, Lookup, Purpose, Registry, SealedStream, rules::Rules},
-    store::{Store, UnknownStreams},
+    store::{KeyKnown, Store},
     stream::StreamPath,
     telemetry::{metrics::Metrics, sinks::Sinks},
     upstream::{Body, Upstream},
@@ -68,6 +71,7 @@ pub struct Proxy {
     ceiling: Ceiling,
     control_calls: Arc<Semaphore>,
     key_check: keys::Check,
+    plain: PlainTraffic,
     keyring: Arc<Keyring>,
     /// Checks API keys, when they are what clients come in with.
     gate: Option<Arc<Gate>>,
@@ -88,8 +92,10 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The rules of the configuration file.
     pub rules: Rules,
-    /// What to do with streams made around this proxy.
-    pub unknown_streams: UnknownStreams,
+    /// What decides about plain streams and new incarnations.
+    pub registry: registry::Settings,
+    /// What to do with a key that comes for a plain stream.
+    pub on_plain: keys::OnPlain,
     /// What to do with a key that is not the stream's.
     pub key_check: keys::Check,
     /// When a managed key gets a successor.
@@ -118,7 +124,7 @@ impl Proxy {
     /// A proxy of these parts.
     pub fn new(parts: Parts) -> Self {
         let store = parts.store;
-        let registry = Registry::new(Arc::clone(&store), parts.rules, parts.unknown_streams);
+        let registry = Registry::new(Arc::clone(&store), parts.rules, parts.registry);
         let registry = Arc::new(registry);
         let clock = Clock::system();
         let keyring = Keyring::new(
@@ -138,6 +144,7 @@ impl Proxy {
             ceiling: Ceiling::new(),
             control_calls: Arc::new(Semaphore::new(MAX_CONTROL_CALLS)),
             key_check: parts.key_check,
+            plain: PlainTraffic::new(parts.on_plain),
             upstream: parts.upstream,
             basin_domain: parts.basin_domain,
             fit: parts.fit,
@@ -223,10 +230,11 @@ impl Proxy {
         let operation = asked.exchange.operation();
         request.extensions_mut().insert(operation);
         let caller = Caller::new(&self.upstream, request.headers(), operation, pass);
+        // In boxes: their states are large, and this function's would be the largest of them.
         match route {
-            Route::Append(path) => self.append(path, request, &caller, asked).await,
-            Route::Read(path) => self.read(path, request, &caller, asked).await,
-            Route::Tail(path) => self.tail(path, request, &caller).await,
+            Route::Append(path) => Box::pin(self.append(path, request, &caller, asked)).await,
+            Route::Read(path) => Box::pin(self.read(path, request, &caller, asked)).await,
+            Route::Tail(path) => Box::pin(self.tail(path, request, &caller)).await,
             Route::Forward(proof, forwarded) => {
                 let request = self.bound_by_api_key(request, &forwarded, &caller, asked);
                 self.forward(proof.into(), forwarded.endpoint(), request)
@@ -292,25 +300,60 @@ impl Proxy {
     ) -> Result<Access, Stop> {
         match self.registry.lookup(path).await? {
             Lookup::Found(access) => Ok(access),
-            Lookup::Unsettled => {
-                let config = headers.get(STREAM_CONFIG).map(|config| config.to_str());
-                let config = config.transpose().map_err(|_| {
-                    Error::BadHeader(format!("Invalid header `{STREAM_CONFIG}`: not text"))
-                })?;
-                let settled = self.registry.settle(path, purpose, config, caller).await;
-                settled.map_err(Stop::before_sending)
+            Lookup::FirstUse(_) | Lookup::Unsettled => {
+                self.settle(path, purpose, headers, caller).await
             }
         }
     }
 
-    /// The keys of a sealed stream: the one that this request carries or maps to, or those that the proxy made.
+    async fn settle(
+        &self,
+        path: &StreamPath,
+        purpose: Purpose,
+        headers: &http::HeaderMap,
+        caller: &Caller,
+    ) -> Result<Access, Stop> {
+        let config = headers.get(STREAM_CONFIG).map(|config| config.to_str());
+        let config = config
+            .transpose()
+            .map_err(|_| Error::BadHeader(format!("Invalid header `{STREAM_CONFIG}`: not text")))?;
+        let settled = self.registry.settle(path, (purpose, config), caller).await;
+        settled.map_err(Stop::before_sending)
+    }
+
+    /// The keys of a sealed stream: the one that this request carries or maps to, or those that the proxy made. A
+    /// key that is not the stream's may be that of a new stream of the same name: the upstream is asked, and the
+    /// stream looked up again.
     ///
     /// # Errors
     /// No key, no usable key, or one that is not the stream's.
-    fn keys(
+    async fn keys(
+        &self,
+        stream: &mut SealedStream,
+        asked: (Purpose, &http::HeaderMap),
+        caller: &Caller,
+        exchange: &Exchange,
+    ) -> Result<StreamKeys, Stop> {
+        let path = stream.path.clone();
+        match self.request_keys(stream, asked, caller, exchange) {
+            Err(Error::Registry(registry::Error::WrongKey)) => {
+                let replaced = self.registry.is_replaced(&path, caller).await;
+                if replaced.map_err(Stop::before_sending)?
+                    && let Lookup::Found(Access::Sealed(now)) = self.registry.lookup(&path).await?
+                {
+                    *stream = now;
+                    return Ok(self.request_keys(stream, asked, caller, exchange)?);
+                }
+                Err(registry::Error::WrongKey.into())
+            }
+            keys => Ok(keys?),
+        }
+    }
+
+    fn request_keys(
         &self,
         stream: &SealedStream,
-        headers: &http::HeaderMap,
+        (purpose, headers): (Purpose, &http::HeaderMap),
         caller: &Caller,
         exchange: &Exchange,
     ) -> Result<StreamKeys, Error> {
@@ -319,33 +362,45 @@ impl Proxy {
                 exchange.managed(stream.cipher);
                 Ok(StreamKeys::Managed(Box::new(managed)))
             }
-            None => self.own(stream, headers, exchange).map(StreamKeys::Own),
+            None => {
+                let own = self.own(stream, (purpose, headers), exchange);
+                own.map(|(cipher, former)| StreamKeys::Own { cipher, former })
+            }
         }
     }
 
-    /// The key of a stream with a key of its own: the client's or the operator's.
+    /// The key of a stream with a key of its own: the client's or the operator's. With it, for a read, the same key
+    /// with the cipher of a former incarnation.
     fn own(
         &self,
         stream: &SealedStream,
-        headers: &http::HeaderMap,
+        (purpose, headers): (Purpose, &http::HeaderMap),
         exchange: &Exchange,
-    ) -> Result<StreamCipher, Error> {
+    ) -> Result<(StreamCipher, Option<StreamCipher>), Error> {
         let has_header = headers.contains_key(keys::KEY_HEADER);
         let id = stream.path.id();
-        let cipher = match stream.file_key(has_header) {
-            Some(key) => StreamCipher::new(stream.cipher, key, id),
+        let with = |cipher, key| StreamCipher::new(cipher, key, id);
+        let from_header;
+        let key = match stream.file_key(has_header) {
+            Some(key) => key,
             None => {
-                let key = keys::from_header(headers, stream.cipher)?;
-                StreamCipher::new(stream.cipher, &key, id)
+                from_header = keys::from_header(headers, stream.cipher)?;
+                &from_header
             }
         };
+        let cipher = with(stream.cipher, key);
         exchange.keyed(&cipher);
-        let known = stream.key_check();
-        match (self.key_check, known) {
-            (keys::Check::Enforce, Some(known)) if known != cipher.key_check() => {
-                Err(Error::WrongKey)
-            }
-            (keys::Check::Enforce | keys::Check::Off, _) => Ok(cipher),
+        let check = cipher.key_check();
+        let former = stream
+            .former_cipher(check)
+            .filter(|_| purpose == Purpose::Read)
+            .map(|cipher| with(cipher, key));
+        match (self.key_check, stream.key()) {
+            (keys::Check::Enforce, KeyKnown::Confirmed(known)) if known != check => match former {
+                Some(former) => Ok((former, None)),
+                None => Err(registry::Error::WrongKey.into()),
+            },
+            (keys::Check::Enforce | keys::Check::Off, _) => Ok((cipher, former)),
         }
     }
 
@@ -354,29 +409,43 @@ impl Proxy {
         Meter::new(&self.metrics, path)
     }
 
-    /// What remembers the stream's key, once a record under it is known to be stored. Managed keys are recorded
-    /// before.
+    /// The commitment that an append with data records claims; `None` for managed keys, and when keys are not checked.
+    fn claimed(&self, keys: &StreamKeys) -> Option<KeyCheck> {
+        match (keys, self.key_check) {
+            (StreamKeys::Own { cipher, .. }, keys::Check::Enforce) => Some(cipher.key_check()),
+            (StreamKeys::Own { .. }, keys::Check::Off) | (StreamKeys::Managed(_), _) => None,
+        }
+    }
+
+    /// What records the stream's key, once a record opened under it. Managed keys are recorded before.
     fn pin(&self, stream: SealedStream, keys: &StreamKeys) -> Pin {
-        let StreamKeys::Own(cipher) = keys else {
+        let StreamKeys::Own { cipher, .. } = keys else {
             return Pin(None);
         };
-        let checks_keys = self.key_check == keys::Check::Enforce;
-        let wanted = !stream.is_pinned(checks_keys);
-        let check = checks_keys.then(|| cipher.key_check());
+        let check = cipher.key_check();
+        let is_former = stream.former_cipher(check).is_some();
+        let check = (self.key_check == keys::Check::Enforce).then_some(check);
+        let wanted = !is_former && !stream.is_ready(check);
         Pin(wanted.then(|| (Arc::clone(&self.registry), stream, check)))
+    }
+
+    /// Writes what is still to be written to the config store before the process stops.
+    pub async fn flush(&self) {
+        self.registry.flush_seen().await;
     }
 }
 
-/// Remembers which key a stream is written with: one durable write in a stream's life.
+/// Records which key a stream's records are under, once one of them opened: one durable write in a stream's life.
 struct Pin(Option<(Arc<Registry>, SealedStream, Option<KeyCheck>)>);
 
 impl Pin {
-    /// Records the key check now, if it is not recorded yet. A store that cannot write it costs the
-    /// check, not the request: its records are stored already.
+    /// Records the key now, if it is not recorded yet. A store that cannot write it costs the check, not the
+    /// request.
     async fn now(&mut self) {
         if let Some((registry, stream, check)) = self.0.take()
-            && let Err(error) = registry.pin(&stream, check).await
+            && let Err(error) = registry.opened(&stream, check).await
         {
+            let error = Error::from(error);
             tracing::warn!(error = error.told(), "key check not recorded");
         }
     }

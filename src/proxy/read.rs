@@ -17,7 +17,6 @@ use super::{
     exchange::Exchange,
     gate::{Pass, Tenure},
     query::ReadQuery,
-    registry::{Access, Lookup, Purpose},
     respond::{self, Asked},
 };
 use crate::{
@@ -27,6 +26,7 @@ use crate::{
     drain::Drain,
     keys,
     project::Scope,
+    registry::{Access, Lookup, Purpose},
     stream::StreamPath,
     upstream::{Body, BoxError, ResponseBody, Target, Upstream},
     wire::{
@@ -63,7 +63,10 @@ impl Proxy {
             });
         }
         if let Lookup::Found(Access::Plain(proof)) = lookup {
-            return self.forward_read(proof, &path, head, caller, asked).await;
+            let by = (&head.headers, caller);
+            if !self.is_replaced_plain(&path, &proof, by).await? {
+                return self.forward_read(proof, &path, head, caller, asked).await;
+            }
         }
         if let Err(bad @ Error::BadQuery(_)) = query {
             return Err(bad.into());
@@ -73,13 +76,14 @@ impl Proxy {
         let access = self
             .access(&path, Purpose::Read, &head.headers, caller)
             .await?;
-        let stream = match access {
+        let mut stream = match access {
             Access::Sealed(stream) => stream,
             Access::Plain(proof) => {
                 return self.forward_read(proof, &path, head, caller, asked).await;
             }
         };
-        let keys = self.keys(&stream, &head.headers, caller, &asked.exchange)?;
+        let by = (Purpose::Read, &head.headers);
+        let keys = self.keys(&mut stream, by, caller, &asked.exchange).await?;
         let tenure = self.tenure(caller, Scope::Read, &path);
         let opened = tenure.within(self.open_session(&path, head, &query));
         let response = session_or_refusal(&self.upstream, opened.await?).await?;

@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 
-use super::{Proxy, registry::rules::KeySource};
+use super::Proxy;
 use crate::{
     crypto::Cipher,
     keys,
-    store::{self, BasinEntry, DataKeys, Holder, Origin, StreamEntry, StreamState, Unpinned},
+    registry::{Applied, rules::KeySource, table::Event},
+    store::{self, BasinEntry, DataKeys, Holder, Origin, StreamEntry, StreamState},
     stream::{BasinName, StreamPath},
 };
 
@@ -158,13 +159,12 @@ impl Proxy {
         }
     }
 
-    /// Forgets which key a stream is written with, so that its next good append or read pins it anew.
-    /// Requests that run already go on with what they looked up.
+    /// Applies an operator's command to the entry of a stream. Requests that run go on with what they looked up.
     ///
     /// # Errors
     /// The config store fails.
-    pub async fn unpin(&self, path: &StreamPath) -> Result<Unpinned, store::Error> {
-        self.registry.unpin(path).await
+    pub async fn apply(&self, path: &StreamPath, event: &Event) -> Result<Applied, store::Error> {
+        self.registry.apply(path, event).await
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
@@ -24,7 +24,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{APPEND_TIMEOUT, session_or_refusal};
+use super::{APPEND_TIMEOUT, claims::SessionClaims, confirm, session_or_refusal};
 use crate::{
     body::{
         Acks, Answer, Budget, Charge, Cutoff, InputError, Inputs, MAX_UNUSED, Meter, SealedBody,
@@ -33,18 +33,19 @@ use crate::{
     drain::Drain,
     project::Scope,
     proxy::{
-        Error, Pin, Proxy,
-        call::{Caller, Stop},
+        Error, Proxy,
+        call::{Caller, Stop, had_no_effect},
         ceiling::StreamCeiling,
         control::unsupported_encoding,
         exchange::Exchange,
         gate::Tenure,
         managed::{Keyring, Lease, Sealer, Sealing},
-        registry::{Access, Purpose},
         respond::{self, Asked},
     },
+    registry::{Access, Claim, Creating, Purpose, Registry},
+    store::Origin,
     stream::StreamPath,
-    upstream::{Body, BoxError},
+    upstream::{Body, BoxError, ResponseBody},
     wire::{
         compression::RequestEncoding,
         media::Media,
@@ -67,9 +68,9 @@ impl Proxy {
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
         let access = self
-            .access(&path, Purpose::Append, request.headers(), caller)
+            .append_access(&path, None, request.headers(), caller)
             .await?;
-        let stream = match access {
+        let mut stream = match access {
             Access::Sealed(stream) => stream,
             Access::Plain(proof) => {
                 return self
@@ -81,19 +82,32 @@ impl Proxy {
             // Frames are compressed one by one; a session is not compressed as a whole.
             return Err(unsupported_encoding());
         }
-        let keys = self.keys(&stream, request.headers(), caller, &asked.exchange)?;
-        let pin = self.pin(stream.clone(), &keys);
-        let mut sealer = keys.sealer(&self.keyring, &path);
+        let by = (Purpose::Append, request.headers());
+        let keys = self.keys(&mut stream, by, caller, &asked.exchange).await?;
+        let check = self.claimed(&keys);
+        let mut sealer = keys.sealer();
         sealer.begin().await?;
         let compression = Compression::from_accept_encoding(request.headers());
         let (mut parts, incoming) = request.into_parts();
         let cutoff = parts.extensions.remove::<Cutoff>();
         let uri = parts.uri.path();
-        let ceiling = self.ceiling(&stream, &sealer, uri, caller).await?;
+        let first = stream.is_first_use();
+        let is_new = !stream.is_recorded();
+        let ceiling = (&stream, first);
+        let ceiling = self.ceiling(ceiling, &sealer, uri, caller).await?;
         let tenure = self.tenure(caller, Scope::Append, &path);
         let (body, sender) = SealedBody::session();
-        let response = self.send_sealed(&path, parts, Media::S2s, body).await?;
-        let response = session_or_refusal(&self.upstream, response).await?;
+        let opened = async {
+            let response = self.send_sealed(&path, parts, Media::S2s, body).await?;
+            session_or_refusal(&self.upstream, response).await
+        };
+        let response = match first || is_new {
+            true => self.opened_first((&path, first), caller, opened).await?,
+            false => opened.await?,
+        };
+        let claims = sealer
+            .is_own()
+            .then(|| SessionClaims::new(&self.registry, caller, stream, check));
         let shared = Arc::new(Shared {
             failure: OnceLock::new(),
             exchange: Arc::clone(&asked.exchange),
@@ -104,6 +118,7 @@ impl Proxy {
         let uplink = Uplink {
             inputs: Inputs::new(incoming, self.budget.sending()),
             sealer,
+            claims,
             fit: self.fit,
             meter: self.meter(&path),
             shared: Arc::clone(&shared),
@@ -115,7 +130,7 @@ impl Proxy {
             shared,
             compression,
             split: None,
-            pin,
+            registry: Arc::clone(&self.registry),
             keyring: Arc::clone(&self.keyring),
             drain: self.drain.clone(),
             tenure,
@@ -134,6 +149,32 @@ impl Proxy {
             Some((frame, more.then_some((taken, downlink))))
         });
         Ok(asked.session(Media::S2s, StreamBody::new(frames).boxed_unsync()))
+    }
+}
+
+impl Proxy {
+    /// Opens the session of a stream's first append, one after the other. Where no rule gives the stream its cipher
+    /// (`intends`), the intent to create it is durable before the upstream hears of it.
+    async fn opened_first(
+        &self,
+        (path, intends): (&StreamPath, bool),
+        caller: &Caller,
+        opened: impl Future<Output = Result<Response<ResponseBody>, Stop>>,
+    ) -> Result<Response<ResponseBody>, Stop> {
+        let _turn = self.registry.turn(path).await?;
+        if !intends {
+            return opened.await;
+        }
+        let creation = self.registry.begin(path, Origin::AutoCreated).await?;
+        let opened = opened.await;
+        if let Err(stop) = &opened
+            && stop.had_no_effect()
+        {
+            self.registry
+                .finish(creation, &Creating::Refused, caller)
+                .await?;
+        }
+        opened
     }
 }
 
@@ -163,6 +204,15 @@ struct Expected {
     part: Option<Part>,
     /// While it is on its way, the key that it is under is not shredded.
     lease: Option<Arc<Lease>>,
+    /// Its key is not the stream's yet, or nothing upstream is known to be the stream.
+    claim: Option<Claim>,
+}
+
+/// What is held until an input is acked.
+struct Held {
+    lease: Option<Arc<Lease>>,
+    claim: Option<Claim>,
+    charge: Option<Charge>,
 }
 
 /// It is one of several that are one input.
@@ -172,20 +222,32 @@ struct Part {
 }
 
 impl Shared {
-    fn expect(&self, batch: &SealedInput, part: Option<Part>, lease: Option<Arc<Lease>>) {
+    fn expect(&self, batch: &SealedInput, part: Option<Part>, held: Held) {
         self.expected().push_back(Expected {
             records: batch.records().len() as u64,
             has_data: batch.has_data(),
             part,
-            lease,
+            lease: held.lease,
+            claim: held.claim,
         });
     }
 
     /// The lease of the next batch to be acked, if any of it is sealed.
-    fn first_with_data(&self) -> Option<Option<Arc<Lease>>> {
+    fn first_with_data(&self) -> Option<Arc<Lease>> {
         let expected = self.expected();
         let next = expected.front().filter(|next| next.has_data)?;
-        Some(next.lease.clone())
+        next.lease.clone()
+    }
+
+    /// The claim of the next batch to be acked.
+    fn first_claim(&self) -> Option<Claim> {
+        self.expected().front_mut()?.claim.take()
+    }
+
+    /// The claim of anything that is not acked.
+    fn any_claim(&self) -> Option<Claim> {
+        let mut expected = self.expected();
+        expected.iter_mut().find_map(|next| next.claim.take())
     }
 
     fn expected(&self) -> MutexGuard<'_, VecDeque<Expected>> {
@@ -198,6 +260,8 @@ impl Shared {
 struct Uplink {
     inputs: Inputs,
     sealer: Sealer,
+    /// None for managed keys, which are recorded before they seal.
+    claims: Option<SessionClaims>,
     fit: Fit,
     meter: Meter,
     shared: Arc<Shared>,
@@ -217,10 +281,10 @@ impl Uplink {
                 Err(over) => break over.into(),
             };
             match next {
-                Ok(Some((input, charge))) => match self.seal(&input).await {
-                    Ok((parts, lease)) => {
+                Ok(Some((input, charge))) => match self.seal(&input, charge).await {
+                    Ok((parts, held)) => {
                         drop(input);
-                        if self.send(&sender, parts, lease, charge).await.is_none() {
+                        if self.send(&sender, parts, held).await.is_none() {
                             return;
                         }
                     }
@@ -257,13 +321,25 @@ impl Uplink {
     async fn seal(
         &mut self,
         input: &AppendInput,
-    ) -> Result<(Vec<SealedInput>, Option<Arc<Lease>>), Stop> {
+        charge: Option<Charge>,
+    ) -> Result<(Vec<SealedInput>, Held), Stop> {
         let Sealing { cipher, lease } = self.sealer.take(input).await?;
         let sealed = self.meter.seal(input, &cipher, self.fit);
         let sealed = sealed.map_err(Error::from)?;
         let reserved = self.shared.ceiling.reserve(input).await;
         reserved.map_err(Stop::before_sending)?;
-        Ok((sealed, lease))
+        let claim = match &mut self.claims {
+            Some(claims) => claims.claim(input).await?,
+            None => None,
+        };
+        Ok((
+            sealed,
+            Held {
+                lease,
+                claim,
+                charge,
+            },
+        ))
     }
 
     /// Sends the parts of one input; `None` when the session is over. The last one takes the charge along.
@@ -271,27 +347,35 @@ impl Uplink {
         &self,
         sender: &SealedSender,
         parts: Vec<SealedInput>,
-        lease: Option<Arc<Lease>>,
-        mut charge: Option<Charge>,
+        mut held: Held,
     ) -> Option<()> {
         let last = parts.len().checked_sub(1)?;
+        let is_first = held.claim.as_ref().is_some_and(Claim::must_be_first);
         let mut end: Option<Position> = None;
         for (at, batch) in parts.into_iter().enumerate() {
-            if last == 0 {
-                self.shared.expect(&batch, None, lease);
-                return sender.send(&batch, charge.take()).await.ok();
-            }
             let batch = match end {
                 Some(end) => batch.following(end.seq_num),
+                None if is_first => batch.following(0),
                 None => batch,
             };
+            if last == 0 {
+                let charge = held.charge.take();
+                self.shared.expect(&batch, None, held);
+                return sender.send(&batch, charge).await.ok();
+            }
             let (acked, ack) = oneshot::channel();
             let part = Part {
                 is_last: at == last,
                 acked,
             };
-            self.shared.expect(&batch, Some(part), lease.clone());
-            let charge = charge.take_if(|_| at == last);
+            let of_part = Held {
+                lease: held.lease.clone(),
+                // Data may begin in a later part than commands.
+                claim: held.claim.take_if(|_| batch.has_data() || at == last),
+                charge: None,
+            };
+            self.shared.expect(&batch, Some(part), of_part);
+            let charge = held.charge.take_if(|_| at == last);
             sender.send(&batch, charge).await.ok()?;
             let Some(acked) = in_time(ack).await else {
                 self.shared.late.notify_one();
@@ -336,7 +420,7 @@ struct Session {
     compression: Compression,
     /// Where the parts of an input went that are acked, when others are not yet.
     split: Option<Split>,
-    pin: Pin,
+    registry: Arc<Registry>,
     keyring: Arc<Keyring>,
     drain: Drain,
     tenure: Tenure,
@@ -382,11 +466,12 @@ impl Session {
                     reconnect_advised,
                 })) => {
                     self.shared.ceiling.learn(&ack);
+                    let mut claim = self.shared.first_claim();
+                    if let Err(error) = confirm(&mut claim).await {
+                        return (Ok(Some(self.terminal(error))), false);
+                    }
                     if let Some(lease) = self.shared.first_with_data() {
-                        self.pin.now().await;
-                        if let Some(lease) = lease {
-                            self.keyring.stored(&lease, &ack).await;
-                        }
+                        self.keyring.stored(&lease, &ack).await;
                     }
                     match self.merge(ack) {
                         Ok(Some(ack)) => {
@@ -401,9 +486,11 @@ impl Session {
                     }
                 }
                 Ok(Some(Answer::Terminal { status, body })) => {
-                    let frame = match self.split {
-                        Some(_) => self.terminal(Error::PartlyAppended(body)),
-                        None => {
+                    let not_first = self.refuse_claim(status).await;
+                    let frame = match (self.split, not_first) {
+                        (Some(_), _) => self.terminal(Error::PartlyAppended(body)),
+                        (None, Some(error)) => self.terminal(error),
+                        (None, None) => {
                             self.shared.exchange.refused_with(status);
                             s2s::encode_terminal(status, &body)
                         }
@@ -413,6 +500,23 @@ impl Session {
                 Ok(None) => return (self.end(), false),
                 Err(error) => return (Err(error.into()), false),
             }
+        }
+    }
+
+    /// Gives the claim back when the upstream's last word promises that what has no ack is not stored. Returns why,
+    /// when the stream's first append found records there: it was created around this proxy, or by another request.
+    async fn refuse_claim(&self, status: u16) -> Option<Error> {
+        let claim = self.shared.any_claim()?;
+        let status = StatusCode::from_u16(status).ok()?;
+        if !had_no_effect(status) {
+            return None;
+        }
+        let not_first = claim.must_be_first() && status == StatusCode::PRECONDITION_FAILED;
+        let path = claim.path().clone();
+        claim.refused().await;
+        match not_first {
+            true => Some(self.registry.not_first(&path).await.into()),
+            false => None,
         }
     }
 

@@ -11,8 +11,8 @@ use crate::{
     proxy::{
         Error,
         call::{Caller, Stop, had_no_effect},
-        registry::Registry,
     },
+    registry::{Error as RegistryError, Registry},
     store::{BasinEntry, Revision},
     stream::BasinName,
     upstream::Target,
@@ -35,24 +35,14 @@ pub(super) async fn create(registry: &Registry, caller: &Caller, control: &Contr
     let _lock = registry.lock(&name).await?;
     let change = CipherChange::new(registry, &name, asked, WhenAbsent::Clear).await?;
     let new = change.after;
-    let may_exist = new.is_some() && exists(caller, &name).await?;
-    let early = !may_exist && change.before != new && new.is_some();
-    let change = if early {
-        change.announce(registry).await?
-    } else {
-        change
-    };
+    let change = change.announce(registry, caller).await?;
     let answer = send(caller, control, Some(&request), new).await?;
     let settled = if answer.status().is_success() {
-        change
-            .after_creation(registry, caller, &answer, early)
-            .await
-    } else if early && had_no_effect(answer.status()) {
-        change.revert(registry).await.map_err(Stop::from)
+        change.after_creation(registry, &answer).await
     } else {
-        Ok(())
+        change.after_refusal(registry, answer.status()).await
     };
-    settled.map_err(after_acting)?;
+    settled.map_err(|error| Error::from(error).after_acting())?;
     Ok(answer)
 }
 
@@ -86,12 +76,9 @@ pub(super) async fn ensure(
     // Ensure replaces the whole configuration: a cipher left out is a cipher removed.
     let change = CipherChange::new(registry, name, asked, WhenAbsent::Clear).await?;
     let differs = change.before != change.after;
+    let change = change.announce(registry, caller).await?;
     let mut answer = change
-        .around(
-            registry,
-            caller,
-            send(caller, control, request.as_ref(), None),
-        )
+        .around(registry, send(caller, control, request.as_ref(), None))
         .await?;
     let headers = answer.headers_mut();
     if differs
@@ -116,11 +103,7 @@ pub(super) async fn reconfigure(
     let _lock = registry.lock(name).await?;
     let change = CipherChange::new(registry, name, asked, WhenAbsent::Keep).await?;
     let answer = change
-        .around(
-            registry,
-            caller,
-            send(caller, control, Some(&request), None),
-        )
+        .around(registry, send(caller, control, Some(&request), None))
         .await?;
     show(registry, name, answer).await
 }
@@ -143,11 +126,11 @@ pub(super) async fn delete(
     let doomed = registry.begin_basin_deletion(name).await?;
     let answer = send(caller, control, None, None).await?;
     if answer.status().is_success() {
-        let finished = registry.finish_basin_deletion(name).await;
-        finished.map_err(Error::after_acting)?;
+        let finished = registry.finish_basin_deletion(&doomed).await;
+        finished.map_err(|error| Error::from(error).after_acting())?;
     } else if had_no_effect(answer.status()) && answer.status() != StatusCode::NOT_FOUND {
-        let reverted = registry.revert_basin_deletion(name, doomed).await;
-        reverted.map_err(Error::after_acting)?;
+        let reverted = registry.revert_basin_deletion(doomed).await;
+        reverted.map_err(|error| Error::from(error).after_acting())?;
     }
     Ok(answer)
 }
@@ -165,6 +148,8 @@ struct CipherChange<'a> {
     recorded: Option<BasinEntry>,
     before: Option<Cipher>,
     after: Option<Cipher>,
+    /// The cipher is in force before the upstream hears of the basin.
+    is_announced: bool,
 }
 
 impl<'a> CipherChange<'a> {
@@ -180,6 +165,8 @@ impl<'a> CipherChange<'a> {
         let before = recorded.as_ref().and_then(|entry| entry.stream_cipher);
         let after = match (registry.declared(name), asked) {
             (Some(declared), None) => declared,
+            // In S2 `null` is the same as nothing, and clients always send it.
+            (Some(declared), Some(None)) if matches!(absent, WhenAbsent::Clear) => declared,
             (Some(declared), Some(asked)) if asked == declared => declared,
             (Some(_), Some(_)) => return Err(Error::Declared(name.to_string())),
             (None, Some(asked)) => asked,
@@ -194,84 +181,82 @@ impl<'a> CipherChange<'a> {
             recorded,
             before,
             after,
+            is_announced: false,
         })
     }
 
-    /// Makes a call upstream and the change of cipher with it, in the order that is safe: a first
-    /// cipher is in force before the upstream hears of the call, a cipher goes only after it.
-    async fn around(
+    /// Makes a call upstream, and records the change of cipher once the upstream says that it succeeded.
+    async fn around(self, registry: &Registry, call: impl Future<Output = Answered>) -> Answered {
+        let answer = call.await?;
+        let settled = match answer.status().is_success() {
+            true => self.commit(registry).await.map(|_| ()),
+            false => self.after_refusal(registry, answer.status()).await,
+        };
+        settled.map_err(|error| Error::from(error).after_acting())?;
+        Ok(answer)
+    }
+
+    /// Takes an announced cipher back if the upstream promises that nothing happened.
+    async fn after_refusal(
         self,
         registry: &Registry,
-        caller: &Caller,
-        call: impl Future<Output = Answered>,
-    ) -> Answered {
-        let early = self.before.is_none() && self.after.is_some();
-        let _changing = early.then(|| registry.changing(self.name));
-        let change = if early {
-            registry.baseline(self.name, caller).await?;
-            self.commit(registry).await?
-        } else {
-            self
-        };
-        let answer = call.await?;
-        if !early && answer.status().is_success() {
-            let committed = change.commit(registry).await;
-            committed.map_err(Error::after_acting)?;
-        } else if early && had_no_effect(answer.status()) {
-            let reverted = change.revert(registry).await;
-            reverted.map_err(Error::after_acting)?;
+        status: StatusCode,
+    ) -> Result<(), RegistryError> {
+        match self.is_announced && had_no_effect(status) {
+            true => self.revert(registry).await,
+            false => Ok(()),
         }
-        Ok(answer)
     }
 
     /// Records the cipher of a basin that the upstream says was created, or was there already.
     ///
     /// Its word can bring a cipher into force, never put one out of force: a basin keeps the cipher it
     /// has, unless it was deleted through this proxy, or its creation never had an answer, and no stream
-    /// was made in it since.
+    /// was created in it since.
     async fn after_creation(
         self,
         registry: &Registry,
-        caller: &Caller,
         answer: &Response<Bytes>,
-        early: bool,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), RegistryError> {
         let result = answer.headers().get(PROVISION_RESULT);
         let is_new = result.is_none_or(|result| result == "created");
         let was_deleted = self.recorded.as_ref().is_some_and(|entry| entry.deleted);
         let keeps_cipher = self.before.is_some() && self.after.is_none() && !was_deleted;
+        // A client that asked for a cipher and is told that all is well has one.
         let first_cipher = self.before.is_none() && self.after.is_some();
-        if early {
+        if self.is_announced || first_cipher || (is_new && !keeps_cipher) {
             self.commit(registry).await?;
-            return Ok(());
         }
-        if keeps_cipher || !(is_new || first_cipher) {
-            return Ok(());
-        }
-        let _changing = registry.changing(self.name);
-        if first_cipher {
-            // It was there before, and so may its streams be. A client that asked for a cipher and is
-            // told that all is well has one.
-            registry.baseline(self.name, caller).await?;
-        }
-        self.commit(registry).await?;
         Ok(())
     }
 
-    /// Puts the cipher of a basin that is not there yet in force, until it is made: with this cipher,
-    /// or, if nothing comes of this call, with another.
-    async fn announce(self, registry: &Registry) -> Result<Self, Error> {
-        self.record(registry, true).await
+    /// Puts the cipher of a basin that does not exist yet in force until it is created, with this cipher or, if
+    /// nothing comes of this call, with another. A cipher of a basin that exists is in force once the upstream
+    /// answered: before, nobody was promised anything.
+    async fn announce(self, registry: &Registry, caller: &Caller) -> Result<Self, Stop> {
+        let brings_cipher = self.after.is_some() && self.before != self.after;
+        if !brings_cipher || exists(caller, self.name).await? {
+            return Ok(self);
+        }
+        let announced = self.record(registry, true).await?;
+        Ok(Self {
+            is_announced: true,
+            ..announced
+        })
     }
 
-    async fn commit(self, registry: &Registry) -> Result<Self, Error> {
+    async fn commit(self, registry: &Registry) -> Result<Self, RegistryError> {
         self.record(registry, false).await
     }
 
-    async fn record(self, registry: &Registry, deleted: bool) -> Result<Self, Error> {
+    async fn record(self, registry: &Registry, deleted: bool) -> Result<Self, RegistryError> {
+        if registry.declared(self.name).is_some() {
+            // The rule is in force by itself.
+            return Ok(self);
+        }
         let entry = BasinEntry {
             stream_cipher: self.after,
-            declared: matches!(registry.declared(self.name), Some(Some(_))),
+            declared: false,
             deleted,
         };
         let nothing_to_record = self.recorded.is_none() && self.after.is_none();
@@ -285,7 +270,7 @@ impl<'a> CipherChange<'a> {
         Ok(Self { revision, ..self })
     }
 
-    async fn revert(self, registry: &Registry) -> Result<(), Error> {
+    async fn revert(self, registry: &Registry) -> Result<(), RegistryError> {
         let found = registry.basin_entry(self.name).await?;
         if found.entry.as_deref() == self.recorded.as_ref() {
             return Ok(());
@@ -293,13 +278,6 @@ impl<'a> CipherChange<'a> {
         registry
             .record_basin(self.name, found.revision, self.recorded)
             .await
-    }
-}
-
-fn after_acting(stop: Stop) -> Stop {
-    match stop {
-        Stop::Error(error) => Stop::Error(error.after_acting()),
-        Stop::Relay(answer) => Stop::Relay(answer),
     }
 }
 

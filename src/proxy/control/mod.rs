@@ -15,10 +15,10 @@ use super::{
     Error,
     call::{Caller, Stop, empty, full},
     managed::Keyring,
-    registry::Registry,
 };
 use crate::{
     body::CollectError,
+    registry::Registry,
     stream::{BasinName, NameError, StreamPath},
     upstream::Body,
     wire::media::Media,

@@ -13,10 +13,12 @@ use crate::{
     crypto::Cipher,
     proxy::{
         Error,
-        call::{Caller, had_no_effect},
+        call::{Caller, Stop, had_no_effect},
         managed::Keyring,
-        registry::Registry,
+        probe,
     },
+    registry::{Registry, table::Event},
+    store::Origin,
     stream::{BasinName, StreamPath},
     upstream::Target,
 };
@@ -68,29 +70,22 @@ pub(super) async fn delete(
     path: &StreamPath,
 ) -> Answered {
     let _lock = registry.lock(&path.basin).await?;
-    let doomed = registry.begin_deletion(path, caller).await?;
-    if doomed
-        .as_ref()
-        .is_some_and(|entry| entry.data_keys.is_some())
-    {
-        // What is on its way goes before: it must not reach a stream that is made anew and has other keys.
+    let doomed = registry.begin_deletion(path).await?;
+    if doomed.has_managed_keys {
+        // What is on its way goes before: it must not reach a stream that is created again and has other keys.
         let leases = &keyring.leases;
         leases
             .wait_until_none_below(path, u32::MAX, LEASE_TIMEOUT)
             .await;
     }
     let answer = send(caller, control, &path.basin).await?;
-    if answer.status().is_success() {
-        registry
-            .finish_deletion(path)
-            .await
-            .map_err(Error::after_acting)?;
-    } else if had_no_effect(answer.status()) && !is_gone_or_going(answer.status()) {
-        registry
-            .revert_deletion(path, doomed)
-            .await
-            .map_err(Error::after_acting)?;
-    }
+    let outcome = match answer.status() {
+        status if status.is_success() => Event::Deleted,
+        status if had_no_effect(status) && !is_gone_or_going(status) => Event::DeleteRefused,
+        _ => return Ok(answer),
+    };
+    let finished = registry.finish_deletion(&doomed, outcome).await;
+    finished.map_err(|error| Error::from(error).after_acting())?;
     Ok(answer)
 }
 
@@ -139,12 +134,13 @@ async fn provision(
     path: &StreamPath,
 ) -> Answered {
     let _lock = registry.lock(&path.basin).await?;
-    let creation = registry.begin(path, caller).await?;
+    let creation = registry.begin(path, Origin::Created).await?;
     let answer = send(caller, control, &path.basin).await?;
+    let outcome = probe::outcome(&answer)?;
     let cipher = registry
-        .finish(creation, &answer)
+        .finish(creation, &outcome, caller)
         .await
-        .map_err(Error::after_acting)?;
+        .map_err(Stop::after_acting)?;
     if !matches!(answer.status(), StatusCode::OK | StatusCode::CREATED) {
         return Ok(answer);
     }

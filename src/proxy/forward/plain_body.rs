@@ -11,10 +11,7 @@ use futures_util::future::BoxFuture;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
-    proxy::{
-        Error,
-        registry::{PlainStream, Registry},
-    },
+    registry::{Error, PlainStream, Registry},
     stream::StreamPath,
     upstream::{self, BoxError},
 };
@@ -55,7 +52,7 @@ impl PlainBody {
 
     fn look_again(&self) -> Look {
         let (registry, path) = (Arc::clone(&self.registry), self.path.clone());
-        let proof = self.proof.copy();
+        let proof = self.proof;
         Box::pin(async move { registry.still_plain(&path, &proof).await })
     }
 }

@@ -16,7 +16,8 @@ use crate::{
     crypto::{Digest, Pepper},
     keys::Projects,
     project::{ProjectName, Scope},
-    proxy::{Error, registry::Registry},
+    proxy::Error,
+    registry::Registry,
     store::ProjectEntry,
     stream::StreamPath,
 };

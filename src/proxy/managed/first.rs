@@ -7,9 +7,8 @@ use crate::{
     proxy::{
         Error,
         call::{Caller, Stop},
-        registry::rules::KeySource,
-        registry::{Access, Lookup},
     },
+    registry::{Access, Lookup, Questions as _, rules::KeySource},
     store::{self, DataKey, DataKeys, Sealing, StreamEntry, Versioned},
     stream::StreamPath,
 };
@@ -65,7 +64,7 @@ impl Keyring {
             holder,
             ..
         } = managed;
-        let tail = self.registry.tail(path, &managed.caller).await;
+        let tail = managed.caller.tail(path).await;
         if tail.map_err(Stop::before_sending)?.unwrap_or_default() > 0 {
             let recorded = "records that no managed key encrypted".to_owned();
             return Err(conflict(path, recorded, kind(&holder.recorded())).into());
@@ -77,7 +76,7 @@ impl Keyring {
         };
         let registry = &self.registry;
         registry
-            .record_data_keys(path, *cipher, found, keys, wrapping.condition())
+            .record_data_keys(path, *cipher, found, (keys, wrapping.condition()))
             .await?;
         Ok(key)
     }

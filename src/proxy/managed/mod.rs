@@ -30,16 +30,12 @@ pub use sealing::{Sealer, Sealing};
 pub use shred::ShredError;
 
 use self::{allowance::Allowance, opening::Source};
-use super::{
-    Error,
-    call::Caller,
-    registry::rules::KeySource,
-    registry::{Registry, SealedStream},
-};
+use super::{Error, call::Caller};
 use crate::{
     body::SessionKeys,
     crypto::{Cipher, Digest, Opener, StreamCipher},
     keys::{self, RotateAfter, kms::Kms},
+    registry::{self, Registry, SealedStream, rules::KeySource},
     store::{DataKey, DataKeys, Holder, Store, StreamEntry, StreamState, Versioned},
     stream::StreamPath,
     telemetry::metrics::Metrics,
@@ -66,7 +62,12 @@ pub struct Keyring {
 /// The keys of a stream as one request comes to them.
 pub enum StreamKeys {
     /// The one key that the client sent, or that a file of the operator's holds.
-    Own(StreamCipher),
+    Own {
+        /// The key with the stream's cipher.
+        cipher: StreamCipher,
+        /// The same key with the cipher of a former incarnation, for records of then.
+        former: Option<StreamCipher>,
+    },
     /// Those that the proxy made.
     Managed(Box<Managed>),
 }
@@ -177,7 +178,7 @@ impl Keyring {
         let found = self.store.stream(&managed.path).await?;
         match managed.is_same(found.entry.as_deref()) {
             true => Ok(found),
-            false => Err(Error::OtherLife(managed.path.clone())),
+            false => Err(registry::Error::OtherIncarnation(managed.path.clone()).into()),
         }
     }
 
@@ -207,7 +208,7 @@ impl StreamKeys {
     /// What opens the stream's records.
     pub fn session(self) -> SessionKeys {
         match self {
-            Self::Own(cipher) => SessionKeys::one(cipher),
+            Self::Own { cipher, former } => SessionKeys::own(Opener::one(cipher).or_former(former)),
             Self::Managed(managed) => {
                 let opener = Opener::managed(managed.cipher);
                 SessionKeys::managed(opener, Box::new(Source::new(*managed)))
@@ -216,9 +217,9 @@ impl StreamKeys {
     }
 
     /// What seals records for the stream.
-    pub fn sealer(self, keyring: &Arc<Keyring>, path: &StreamPath) -> Sealer {
+    pub fn sealer(self) -> Sealer {
         match self {
-            Self::Own(cipher) => Sealer::own(cipher, keyring, path),
+            Self::Own { cipher, .. } => Sealer::own(cipher),
             Self::Managed(managed) => Sealer::managed(*managed),
         }
     }

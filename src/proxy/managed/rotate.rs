@@ -14,8 +14,8 @@ use crate::{
         call::{Caller, Stop},
         gate::Pass,
         projects::{ProjectError, rules},
-        registry::{Access, Lookup},
     },
+    registry::{self, Access, Lookup},
     store::{DataKey, DataKeys, MAX_KEY_EPOCHS, Sealing, StreamEntry, Versioned},
     stream::StreamPath,
     telemetry::label::{KeyRotation, Operation},
@@ -84,7 +84,9 @@ impl Proxy {
         let caller = Caller::new(&self.upstream, &headers, Operation::Stream, pass);
         let stream = match self.registry.lookup(path).await? {
             Lookup::Found(Access::Sealed(stream)) => stream,
-            Lookup::Unsettled => return Err(Error::OtherLife(path.clone()).into()),
+            Lookup::Unsettled | Lookup::FirstUse(_) => {
+                return Err(registry::Error::OtherIncarnation(path.clone()).into());
+            }
             Lookup::Found(Access::Plain(_)) => return Err(not_managed(path)),
         };
         let managed = self.keyring.managed(&stream, &HeaderMap::new(), &caller)?;
@@ -203,7 +205,7 @@ impl Keyring {
         keys.keys.push(key.clone());
         let registry = &self.registry;
         registry
-            .record_data_keys(path, *cipher, found, keys, wrapping.condition())
+            .record_data_keys(path, *cipher, found, (keys, wrapping.condition()))
             .await?;
         self.metrics.records.key_rotations.of(reason).inc();
         tracing::info!(stream = %path, epoch, reason = ?reason, "new key epoch");

@@ -19,7 +19,6 @@ use crate::{
     crypto::{Digest, StreamCipher},
     proxy::{Error, call::Stop},
     store::{self, DataKey, DataKeys, StreamEntry, Versioned},
-    stream::StreamPath,
     wire::record::AppendInput,
 };
 
@@ -30,17 +29,9 @@ const MAX_ROUNDS: usize = 16;
 pub struct Sealer(Kind);
 
 enum Kind {
-    Own(Own),
+    /// A key that a client sent or a file holds.
+    Own(StreamCipher),
     Managed(Box<Latest>),
-}
-
-/// A key that a client sent or a file holds.
-struct Own {
-    cipher: StreamCipher,
-    keyring: Arc<Keyring>,
-    path: StreamPath,
-    /// The changes of the config store that it was last looked at as of.
-    as_of: u64,
 }
 
 /// The managed key that was handed out last.
@@ -61,13 +52,8 @@ pub struct Sealing {
 }
 
 impl Sealer {
-    pub(super) fn own(cipher: StreamCipher, keyring: &Arc<Keyring>, path: &StreamPath) -> Self {
-        Self(Kind::Own(Own {
-            cipher,
-            keyring: Arc::clone(keyring),
-            path: path.clone(),
-            as_of: keyring.registry.changes(),
-        }))
+    pub(super) fn own(cipher: StreamCipher) -> Self {
+        Self(Kind::Own(cipher))
     }
 
     pub(super) fn managed(managed: Managed) -> Self {
@@ -97,12 +83,12 @@ impl Sealer {
     /// The key for an input: that of the newest epoch, under which so much more may be sealed.
     ///
     /// # Errors
-    /// There is none: [`Error::OtherLife`] when the stream is not the one that the request began with,
+    /// There is none: [`registry::Error::OtherIncarnation`] when the stream is not the one that the request began with,
     /// [`Error::NotAllowed`] when its keys were shredded, and whatever keeps a new one from being made.
     pub async fn take(&mut self, input: &AppendInput) -> Result<Sealing, Stop> {
         match &mut self.0 {
-            Kind::Own(own) => Ok(Sealing {
-                cipher: own.take().await?,
+            Kind::Own(cipher) => Ok(Sealing {
+                cipher: cipher.clone(),
                 lease: None,
             }),
             Kind::Managed(latest) => latest.take(amount(input)).await,
@@ -119,23 +105,6 @@ impl Sealer {
         if let Kind::Managed(latest) = &mut self.0 {
             latest.cipher = None;
         }
-    }
-}
-
-impl Own {
-    /// The key, unless the stream got managed keys since: a rule that was changed while the stream was empty.
-    async fn take(&mut self) -> Result<StreamCipher, Error> {
-        let now = self.keyring.registry.changes();
-        if self.as_of != now {
-            // A store that fails has no news: what it said before still stands.
-            if let Ok(found) = self.keyring.store.stream(&self.path).await {
-                if data_keys(&found).is_some() {
-                    return Err(Error::OtherLife(self.path.clone()));
-                }
-                self.as_of = now;
-            }
-        }
-        Ok(self.cipher.clone())
     }
 }
 
@@ -344,7 +313,7 @@ impl Keyring {
         let Managed { path, cipher, .. } = managed;
         let registry = &self.registry;
         registry
-            .record_data_keys(path, *cipher, found, keys, None)
+            .record_data_keys(path, *cipher, found, (keys, None))
             .await?;
         Ok((key, block))
     }

@@ -18,6 +18,7 @@ use crate::{
         call::Caller,
         projects::{ProjectError, rules},
     },
+    registry::{self, Questions as _},
     store::{self, Change, DataKeys, Holder, StreamEntry},
     stream::StreamPath,
     telemetry::label::Operation,
@@ -161,7 +162,7 @@ impl Proxy {
                     tracing::info!(stream = %doomed.path, before = ?doomed.before, "stream shredded");
                     return Ok((shredded, cipher));
                 }
-                Err(Error::Store(store::Error::Conflict(_))) => {}
+                Err(store::Error::Conflict(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -185,7 +186,19 @@ impl Proxy {
             headers.insert(http::header::AUTHORIZATION, token.clone());
         }
         let caller = Caller::new(&self.upstream, &headers, Operation::Stream, pass);
-        self.registry.tail(path, &caller).await.ok().flatten()
+        caller.tail(path).await.ok().flatten()
+    }
+}
+
+impl From<store::Error> for ShredError {
+    fn from(error: store::Error) -> Self {
+        Self::Proxy(error.into())
+    }
+}
+
+impl From<registry::Error> for ShredError {
+    fn from(error: registry::Error) -> Self {
+        Self::Proxy(error.into())
     }
 }
 
@@ -199,7 +212,7 @@ impl Doomed<'_> {
             return Err(none());
         }
         if self.life.is_some() && self.life != life(&keys) {
-            return Err(Error::OtherLife(self.path.clone()).into());
+            return Err(registry::Error::OtherIncarnation(self.path.clone()).into());
         }
         Ok((keys, entry.state.cipher()))
     }

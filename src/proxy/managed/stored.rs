@@ -3,6 +3,7 @@
 use super::{Keyring, Lease};
 use crate::{
     proxy::Error,
+    registry,
     store::{self, DataKeys, StreamEntry},
     wire::record::AppendAck,
 };
@@ -12,7 +13,11 @@ impl Keyring {
     /// cannot be noted, leaves a later one's place, or none.
     pub async fn stored(&self, lease: &Lease, ack: &AppendAck) {
         match self.note(lease, ack.start.seq_num).await {
-            Ok(()) | Err(Error::OtherLife(_) | Error::Store(store::Error::Conflict(_))) => {}
+            Ok(())
+            | Err(
+                Error::Registry(registry::Error::OtherIncarnation(_))
+                | Error::Store(store::Error::Conflict(_)),
+            ) => {}
             Err(error) => {
                 let (stream, error) = (lease.path(), error.told());
                 tracing::warn!(%stream, error, "first record of a key epoch not noted");
@@ -36,9 +41,8 @@ impl Keyring {
             return Ok(());
         };
         let registry = &self.registry;
-        registry
-            .record_data_keys(path, cipher, &found, keys, None)
-            .await
+        let noted = registry.record_data_keys(path, cipher, &found, (keys, None));
+        Ok(noted.await?)
     }
 }
 

@@ -35,6 +35,10 @@ pub struct Records {
     pub key_rotations: Each<KeyRotation, IntCounter>,
     /// Requests and sessions whose API key was refused, or did not allow them.
     pub api_key_refusals: Each<ApiKeyRefusal, IntCounter>,
+    /// Requests with a key for a stream that is not encrypted, refused or not.
+    pub key_on_plain: IntCounter,
+    /// Appends forwarded in clear.
+    pub plain_appends: IntCounter,
     /// Batches that went up in parts.
     pub split_batches: IntCounter,
     /// Their parts.
@@ -87,6 +91,14 @@ impl Records {
             decryption_failures: Each::of_counters(&failures),
             key_errors: Each::of_counters(&key_errors),
             api_key_refusals: Each::of_counters(&refusals),
+            key_on_plain: register.counter(
+                "key_on_plain_total",
+                "Requests with an encryption key for a stream that is not encrypted.",
+            )?,
+            plain_appends: register.counter(
+                "plain_appends_total",
+                "Appends and append sessions forwarded in clear.",
+            )?,
             split_batches: register.counter("split_batches_total", "Batches sent in parts.")?,
             split_parts: register.counter("split_parts_total", "Parts of such batches.")?,
             compressed: register.counter(

@@ -86,6 +86,17 @@ impl AppendInput {
         &self.records
     }
 
+    /// Whether it has a record that is not a command.
+    pub fn has_data(&self) -> bool {
+        let mut records = self.records.iter();
+        records.any(|record| matches!(record.record, Record::Data(_)))
+    }
+
+    /// Whether it may be appended to an empty stream: its conditions do not say otherwise.
+    pub fn may_be_first(&self) -> bool {
+        self.match_seq_num.unwrap_or_default() == 0 && self.fencing_token.is_none()
+    }
+
     /// What S2 meters the batch as, in clear.
     pub fn metered_size(&self) -> usize {
         self.metered

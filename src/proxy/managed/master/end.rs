@@ -5,11 +5,10 @@ use std::sync::Arc;
 use super::{MasterChange, Stopped, Tell};
 use crate::{
     proxy::{
-        Error,
         gate::Pass,
         projects::{ProjectError, rules},
-        registry::Registry,
     },
+    registry::Registry,
     store::{self, ApiKeyState, Change, ProjectEntry},
 };
 
@@ -90,7 +89,7 @@ impl MasterChange {
                     tracing::info!(project = %name, mk_epoch, "the master key has changed");
                     return Ok(ended(mk_epoch));
                 }
-                Err(Error::Store(store::Error::Conflict(_))) => {}
+                Err(store::Error::Conflict(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }

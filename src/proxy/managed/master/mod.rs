@@ -29,11 +29,10 @@ use super::super::{
     Error, Proxy,
     gate::{Master, Pass},
     projects::{Issued, ProjectError, Roster},
-    registry::Registry,
 };
-use crate::store;
 #[cfg(doc)]
 use crate::store::Change;
+use crate::{registry::Registry, store};
 
 /// Passes over all streams before it gives up: two are enough unless others write all the time.
 const MAX_PASSES: usize = 16;

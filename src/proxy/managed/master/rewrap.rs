@@ -149,13 +149,13 @@ impl<'a> Rewrap<'a> {
                 passed.done += keys;
                 Ok(())
             }
-            Err(Error::Store(store::Error::Conflict(_))) => {
+            Err(store::Error::Conflict(_)) => {
                 for (path, _) in streams {
                     self.one(path, passed).await?;
                 }
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -173,8 +173,8 @@ impl<'a> Rewrap<'a> {
                     passed.done += renewed.keys;
                     return Ok(());
                 }
-                Err(Error::Store(store::Error::Conflict(_))) => {}
-                Err(error) => return Err(error),
+                Err(store::Error::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         passed.left += 1;

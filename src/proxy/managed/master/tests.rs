@@ -167,7 +167,7 @@ impl World {
         let registry = Registry::new(
             Arc::clone(&as_store),
             Rules::default(),
-            UnknownStreams::Refuse,
+            (&crate::store::Config::default()).into(),
         );
         Self {
             registry: Arc::new(registry),
@@ -349,6 +349,8 @@ fn put(path: &StreamPath, expected: Revision, of: &ProjectName, keys: Vec<DataKe
         }),
         origin: Origin::Created,
         key_check: None,
+        key_unconfirmed: false,
+        former: Vec::new(),
         data_keys: Some(DataKeys {
             holder: Holder::Project(of.clone()),
             keys,

@@ -41,6 +41,8 @@ fn of_keys(keys: DataKeys) -> StreamEntry {
         }),
         origin: Origin::Created,
         key_check: None,
+        key_unconfirmed: false,
+        former: Vec::new(),
         data_keys: Some(keys),
     }
 }
