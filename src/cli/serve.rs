@@ -152,7 +152,8 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     let proxy = Arc::new(Proxy::new(Parts {
         store: Arc::clone(&store),
         rules,
-        unknown_streams: config.store.unknown_streams,
+        registry: (&config.store).into(),
+        on_plain: config.keys.on_plain,
         key_check: config.keys.check,
         rotate_after: config.keys.rotate_after.clone(),
         kms: kms.clone(),
@@ -316,6 +317,7 @@ impl Running {
         if let Err(error) = self.server.await {
             tracing::error!(%error, "the listener did not end well");
         }
+        self.proxy.flush().await;
         self.sinks.close().await;
         if let Some(admin) = self.admin {
             admin.stop().await;

@@ -135,6 +135,8 @@ fn declared(rules: &Rules, found: &Found) -> Option<StreamEntry> {
         }),
         origin: Origin::Rebuilt,
         key_check: None,
+        key_unconfirmed: false,
+        former: Vec::new(),
         data_keys: None,
     })
 }

@@ -14,10 +14,12 @@ use super::{ConfigFile, Failure, load, print};
 use crate::{
     config::Config,
     keys::FileKey,
-    store::{self, Embedded, ExportError, ImportError, ImportOptions, Unpinned},
+    registry::{self, Applied, table::Event},
+    store::{self, Embedded, ExportError, ImportError, ImportOptions},
     stream::StreamPath,
 };
 
+mod admit;
 mod lost;
 mod plan;
 mod rebuild;
@@ -33,8 +35,12 @@ pub(super) enum Command {
     Import(Import),
     /// Fill it from what the upstream holds: streams whose records are encrypted become encrypted again.
     Rebuild(rebuild::Args),
-    /// Forget which key a stream is written with; the next good append or read pins it anew.
+    /// Forget which key a stream is written with; the next good append or read records its key.
     Unpin(Unpin),
+    /// Show streams that were not created through the proxy, and record them as plain.
+    Admit(admit::Admit),
+    /// Set the cipher that is recorded of a stream.
+    SetCipher(admit::SetCipher),
 }
 
 #[derive(Debug, clap::Args)]
@@ -87,6 +93,8 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         },
         Command::Import(args) => import(&load(&args.file)?, &args),
         Command::Rebuild(args) => super::block_on(rebuild::run(load(&args.file)?, args)),
+        Command::Admit(args) => super::block_on(admit::admit(load(&args.file)?, args)),
+        Command::SetCipher(args) => super::block_on(admit::set_cipher(load(&args.file)?, args)),
         Command::Unpin(args) => match args.remote.listener()? {
             Some(listener) => super::block_on(remote::unpin(listener, args.stream)),
             None => super::block_on(unpin(load(&args.file)?, args.stream)),
@@ -141,10 +149,12 @@ fn import(config: &Config, args: &Import) -> Result<(), Failure> {
 
 async fn unpin(config: Config, path: StreamPath) -> Result<(), Failure> {
     let store = open(&config)?;
-    let said = match store::unpin(&store, &path).await? {
-        Unpinned::Forgotten => format!("forgot the key of stream {path}\n"),
-        Unpinned::NotPinned => format!("stream {path} has no pinned key\n"),
-        Unpinned::Unknown => {
+    let said = match registry::apply(&store, &path, &Event::Unpinned).await? {
+        Applied::Changed { .. } => format!("forgot the key of stream {path}\n"),
+        Applied::Unchanged(Some(_)) | Applied::Contradicted(_) => {
+            format!("stream {path} has no pinned key\n")
+        }
+        Applied::Unchanged(None) => {
             return Err(Failure::Other(format!(
                 "nothing is recorded of stream {path}"
             )));

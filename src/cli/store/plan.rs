@@ -16,7 +16,7 @@ use crate::{
 
 /// What the records of a stream look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
+pub(super) enum Look {
     /// There is no data record.
     Empty,
     /// None is encrypted.
@@ -25,6 +25,23 @@ enum Look {
     Sealed(Cipher),
     /// Some are.
     Mixed(Cipher),
+}
+
+impl Look {
+    /// Whether some records look encrypted.
+    pub(super) fn is_sealed(self) -> bool {
+        matches!(self, Self::Sealed(_) | Self::Mixed(_))
+    }
+
+    /// One word for people.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Plain => "plain",
+            Self::Sealed(_) => "encrypted",
+            Self::Mixed(_) => "mixed",
+        }
+    }
 }
 
 /// The changes to make, and a line for people on each.
@@ -181,6 +198,8 @@ fn stream(plan: &mut Plan, known: &Known, basin: Option<Cipher>, found: &Found) 
             state: StreamState::Live(life),
             origin: Origin::Rebuilt,
             key_check: None,
+            key_unconfirmed: false,
+            former: Vec::new(),
             data_keys: entry.and_then(StreamEntry::inherited),
         }),
     });
@@ -193,7 +212,7 @@ impl Plan {
     }
 }
 
-fn look(found: &Found) -> Look {
+pub(super) fn look(found: &Found) -> Look {
     // The last one counts: a stream that was made anew may have replaced one of another cipher.
     match found.looks.iter().rev().find_map(|cipher| *cipher) {
         _ if found.looks.is_empty() => Look::Empty,

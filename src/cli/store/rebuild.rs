@@ -1,7 +1,5 @@
 //! `streamseal store rebuild`: a lost or old config store filled from what the upstream holds.
 
-use std::{path::PathBuf, sync::Arc};
-
 use super::{
     super::{ConfigFile, Failure, print},
     plan::{self, Known, Plan},
@@ -10,18 +8,14 @@ use super::{
 use crate::{
     config::Config,
     store::{Embedded, Store as _},
-    telemetry::metrics::Metrics,
-    upstream::Upstream,
 };
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
     pub(super) file: ConfigFile,
-    /// A file with an access token for the upstream that may list and read everything. By default that of
-    /// `upstream.access_token_file`.
-    #[arg(long, value_name = "FILE")]
-    access_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    upstream: upstream::Access,
     /// Say what would be recorded, and record nothing.
     #[arg(long)]
     dry_run: bool,
@@ -31,16 +25,11 @@ pub(in crate::cli) struct Args {
 ///
 /// # Errors
 /// The upstream cannot be asked for everything, or the store cannot be used. Nothing is recorded then.
-pub(super) async fn run(mut config: Config, args: Args) -> Result<(), Failure> {
-    if let Some(file) = args.access_token_file {
-        config.upstream.access_token_file = file.into();
-    }
+pub(super) async fn run(config: Config, args: Args) -> Result<(), Failure> {
     let rules = config
         .rules()
         .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
-    let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
-    let upstream = Upstream::new(&config.upstream, Arc::new(metrics))
-        .map_err(|error| Failure::Config(error.to_string()))?;
+    let upstream = args.upstream.open(config.clone())?;
     // One that is there is looked at first: it may be in use, or have another key.
     let is_there = config.store.path.exists();
     let open = || Embedded::open_to_rebuild(&config.store);

@@ -1,7 +1,7 @@
 //! What `store rebuild` asks of the upstream: its basins, their streams, and records from both ends of a
 //! stream.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, StatusCode, header};
@@ -11,8 +11,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     cli::Failure,
+    config::Config,
     crypto::{Cipher, Layout},
     stream::{BasinName, StreamName, StreamPath},
+    telemetry::metrics::Metrics,
     upstream::{Target, Upstream},
     wire::{proto, record::StoredRecord},
 };
@@ -96,12 +98,62 @@ pub(super) async fn basins(upstream: &Upstream) -> Result<Vec<BasinName>, Failur
     Err(garbage("a list without end"))
 }
 
+/// How a command gets at the upstream.
+#[derive(Debug, clap::Args)]
+pub(super) struct Access {
+    /// A file with an access token for the upstream that may list and read everything. By default that of
+    /// `upstream.access_token_file`.
+    #[arg(long, value_name = "FILE")]
+    access_token_file: Option<PathBuf>,
+}
+
+impl Access {
+    /// The upstream of this configuration.
+    ///
+    /// # Errors
+    /// A configuration or a token that is of no use.
+    pub(super) fn open(&self, mut config: Config) -> Result<Upstream, Failure> {
+        if let Some(file) = &self.access_token_file {
+            config.upstream.access_token_file = file.clone().into();
+        }
+        let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
+        Upstream::new(&config.upstream, Arc::new(metrics))
+            .map_err(|error| Failure::Config(error.to_string()))
+    }
+}
+
+/// The number that the next record of a stream gets.
+pub(super) async fn tail(upstream: &Upstream, path: &StreamPath) -> Result<u64, Failure> {
+    #[derive(Deserialize)]
+    struct Tail {
+        tail: Position,
+    }
+    #[derive(Deserialize)]
+    struct Position {
+        seq_num: u64,
+    }
+    let uri = format!("/v1/streams/{}/records/tail", encode(path.stream.as_str()));
+    let tail: Tail = json(upstream, Target::Basin(&path.basin), &uri).await?;
+    Ok(tail.tail.seq_num)
+}
+
 /// Every stream of a basin that is not being deleted, with some of its records.
 pub(super) async fn streams(upstream: &Upstream, basin: &BasinName) -> Result<Vec<Found>, Failure> {
+    streams_with(upstream, basin, "").await
+}
+
+/// The same of the streams whose names start with `prefix`.
+pub(super) async fn streams_with(
+    upstream: &Upstream,
+    basin: &BasinName,
+    prefix: &str,
+) -> Result<Vec<Found>, Failure> {
     let mut found = Vec::new();
     let mut after = String::new();
+    let prefix = encode(prefix).to_string();
     for _ in 0..MAX_PAGES {
-        let path = format!("/v1/streams?start_after={}&limit={PAGE}", encode(&after));
+        let after_name = encode(&after).to_string();
+        let path = format!("/v1/streams?prefix={prefix}&start_after={after_name}&limit={PAGE}");
         let page: Streams = json(upstream, Target::Basin(basin), &path).await?;
         after = next_page(&after, &page.streams, page.has_more)?;
         for listed in page.streams {

@@ -2,15 +2,15 @@
 
 use std::time::SystemTime;
 
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use super::{Admin, answer, answer::Info, export, query::ListQuery, status};
 use crate::{
-    store::{Listed, Unpinned},
+    store::Listed,
     stream::{NameError, StreamPath},
     upstream::Body,
 };
@@ -68,13 +68,6 @@ struct ErrorRow {
     request_id: Option<String>,
     stream: Option<String>,
     message: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Unpin {
-    basin: String,
-    stream: String,
 }
 
 pub(super) type Outcome = Result<Response<Body>, Refused>;
@@ -155,26 +148,6 @@ impl Admin {
         let report = self.parts.readiness.report().await;
         let status = status::Status::of(self, look.as_deref(), &report, SystemTime::now());
         Ok(answer::json(StatusCode::OK, &status))
-    }
-
-    pub(super) async fn unpin(&self, request: Request<Incoming>) -> Outcome {
-        let asked: Unpin = parse(request.into_body(), "{\"basin\":…,\"stream\":…}").await?;
-        let path = named(&asked.basin, &asked.stream)?;
-        // Done whether or not the caller waits for it: store and cache go together.
-        let proxy = std::sync::Arc::clone(&self.parts.proxy);
-        let unpinned = tokio::spawn(async move { proxy.unpin(&path).await }).await;
-        let unpinned = unpinned.map_err(|error| Refused::store(&error))?;
-        match unpinned.map_err(|error| Refused::store(&error))? {
-            Unpinned::Unknown => {
-                let message = "nothing is recorded of this stream".to_owned();
-                Err(Refused(StatusCode::NOT_FOUND, "stream_unknown", message))
-            }
-            unpinned => {
-                let was_pinned = unpinned == Unpinned::Forgotten;
-                let said = serde_json::json!({ "was_pinned": was_pinned });
-                Ok(answer::json(StatusCode::OK, &said))
-            }
-        }
     }
 
     pub(super) async fn export(&self) -> Outcome {

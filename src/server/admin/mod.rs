@@ -16,6 +16,7 @@ mod page;
 mod projects;
 mod query;
 mod ready;
+mod registry;
 mod status;
 mod streams;
 
@@ -227,11 +228,15 @@ impl Admin {
             "/api/streams/rotate-key" if posts => self.rotate_key(None, request.into_body()).await,
             "/api/streams/shred" if posts => self.shred(None, request.into_body()).await,
             "/api/streams/rotate-key" | "/api/streams/shred" => return wrong_method("POST"),
-            "/api/streams/unpin" if posts => self.unpin(request).await,
+            "/api/streams/unpin" if posts => self.unpin(request.into_body()).await,
+            "/api/streams/admit" if posts => self.admit_stream(request.into_body()).await,
+            "/api/streams/set-cipher" if posts => self.set_cipher(request.into_body()).await,
             "/api/projects" if reads => self.projects().await,
             "/api/projects" if posts => self.create_project(request).await,
             "/api/projects" => return wrong_method("GET, HEAD, POST"),
-            "/api/streams/unpin" => return wrong_method("POST"),
+            "/api/streams/unpin" | "/api/streams/admit" | "/api/streams/set-cipher" => {
+                return wrong_method("POST");
+            }
             "/api/store/export" => return wrong_method("GET"),
             "/api/status" | "/api/basins" | "/api/streams" | "/api/errors" => {
                 return wrong_method("GET, HEAD");

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     proxy::{Authority, Error, gate::Pass, managed::ShredError, projects::ProjectError},
-    store,
+    registry, store,
 };
 
 /// How long appends on their way under keys to be shredded are waited for: less than commands wait for an answer.
@@ -87,7 +87,7 @@ impl From<ShredError> for Refused {
 impl From<Error> for Refused {
     fn from(error: Error) -> Self {
         match &error {
-            Error::Raced(_) | Error::OtherLife(_) => {
+            Error::Raced(_) | Error::Registry(registry::Error::OtherIncarnation(_)) => {
                 Self::new(StatusCode::CONFLICT, "conflict", error.to_string())
             }
             Error::Store(unerased @ store::Error::Unerased { .. }) => {
