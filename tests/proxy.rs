@@ -30,6 +30,8 @@ mod control_bodies;
 mod control_streams;
 #[path = "proxy/crash/mod.rs"]
 mod crash;
+#[path = "proxy/decides/mod.rs"]
+mod decides;
 #[path = "proxy/deploy/mod.rs"]
 mod deploy;
 #[path = "proxy/differential/mod.rs"]

@@ -2,10 +2,8 @@
 
 use streamseal::{
     keys::kms,
-    proxy::{
-        Authority,
-        rules::{KeySource, RuleCipher, StreamRule},
-    },
+    proxy::Authority,
+    registry::rules::{KeySource, RuleCipher, StreamRule},
     telemetry::label::{KmsOperation, KmsOutcome},
 };
 

@@ -7,7 +7,8 @@ use serde_json::json;
 use streamseal::{
     body::Budget,
     drain::Drain,
-    proxy::{Parts, Proxy, rules::Rules},
+    proxy::{Parts, Proxy},
+    registry::rules::Rules,
     server::Server,
     store::{Embedded, Measured},
     telemetry::metrics::Metrics,
@@ -209,7 +210,8 @@ async fn naming_streams(stack: &Stack, max_series: usize) -> (Arc<Metrics>, Clie
     let proxy = Proxy::new(Parts {
         store: Arc::new(Measured::new(store, Arc::clone(&metrics))),
         rules: Rules::compile(&[], &[]).unwrap(),
-        unknown_streams: config.store.unknown_streams,
+        registry: (&config.store).into(),
+        on_plain: config.keys.on_plain,
         rotate_after: streamseal::keys::RotateAfter::default(),
         kms: None,
         takes_api_keys: false,

@@ -2,10 +2,8 @@
 
 use streamseal::{
     project::Scope,
-    proxy::{
-        Authority,
-        rules::{KeySource, RuleCipher, StreamRule},
-    },
+    proxy::Authority,
+    registry::rules::{KeySource, RuleCipher, StreamRule},
 };
 
 use super::setup::{Gateway, path, reads, rule};

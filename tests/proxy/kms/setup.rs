@@ -6,10 +6,8 @@ use s2_api::v1::stream::proto::AppendInput;
 use serde_json::json;
 use streamseal::{
     config::Config,
-    proxy::{
-        Authority,
-        rules::{KeySource, RuleCipher, StreamRule},
-    },
+    proxy::Authority,
+    registry::rules::{KeySource, RuleCipher, StreamRule},
     store::{Change, DataKeys, StreamEntry},
     stream::StreamPath,
     telemetry::label::{KmsOperation, KmsOutcome},

@@ -2,7 +2,8 @@
 
 use streamseal::{
     project::Scope,
-    proxy::{Error, rules::RuleCipher},
+    proxy::Error,
+    registry::rules::RuleCipher,
     store::{DataKey, MAX_KEY_EPOCHS, StreamEntry},
 };
 

@@ -138,7 +138,10 @@ async fn a_shredded_stream_is_gone_for_ever() {
     managed
         .stack
         .proxy()
-        .unpin(&super::setup::path("s"))
+        .apply(
+            &super::setup::path("s"),
+            &streamseal::registry::table::Event::Unpinned,
+        )
         .await
         .unwrap();
     let rotate = json!({ "basin": BASIN, "stream": "s" });
