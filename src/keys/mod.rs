@@ -15,6 +15,7 @@ pub use file::{FileKey, FileKeyError};
 pub use glob::glob;
 pub use header::{KEY_HEADER, check_length, from_header};
 pub use projects::{Project, ProjectRule, Projects};
+pub use reach::may_reach;
 pub use rotation::{MAX_GCM_RECORDS, RotateAfter};
 
 use crate::crypto::{Cipher, KeyError};

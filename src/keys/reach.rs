@@ -16,6 +16,11 @@ pub(super) struct Reach {
     is_whole: bool,
 }
 
+/// Returns true if a glob over `basin/stream` could match a stream of a basin. The glob must compile.
+pub fn may_reach(glob: &str, basin: &BasinName) -> bool {
+    Reach::of(glob).may_reach(basin)
+}
+
 impl Reach {
     /// Of a glob that compiles, and has no class that takes a `/`.
     pub(super) fn of(glob: &str) -> Self {

@@ -26,6 +26,7 @@ mod delete;
 mod error;
 mod incarnation;
 mod operator;
+mod plain_basin;
 pub mod rules;
 mod seen;
 mod settle;
@@ -54,6 +55,7 @@ pub use self::{
     delete::{DoomedBasin, DoomedStream},
     error::Error,
     operator::{Applied, apply},
+    plain_basin::PlainBasin,
     stream::{Access, Lookup, PlainBy, PlainStream, SealedStream},
 };
 use self::{claim::Flights, decide::Decision, rules::Rules, seen::Seen};

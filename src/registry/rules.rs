@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     crypto::{Cipher, Key},
     file::OptionalFile,
-    keys::{FileKey, Projects, glob},
+    keys::{FileKey, Projects, glob, may_reach},
     store::PlainStreams,
     stream::{BasinName, StreamPath},
 };
@@ -242,6 +242,15 @@ impl Rules {
         rules
             .find(|(glob, _)| glob.is_match(&name))
             .map(|(_, policy)| policy)
+    }
+
+    /// Returns true if a rule seals new streams of a basin, or has a cipher and may match a stream of it.
+    pub fn may_seal(&self, basin: &BasinName) -> bool {
+        let mut streams = self.streams.iter();
+        matches!(self.basin(basin), Some(Some(_)))
+            || streams.any(|(glob, policy)| {
+                policy.cipher.is_some() && may_reach(glob.glob().glob(), basin)
+            })
     }
 
     /// Whether any rule's key is the operator's, so that clients have to bring none.
