@@ -146,6 +146,12 @@ mod reload_upstream;
 mod reload_whole;
 #[path = "proxy/request_ids.rs"]
 mod request_ids;
+#[path = "proxy/routes.rs"]
+mod routes;
+#[path = "proxy/routes_own_token.rs"]
+mod routes_own_token;
+#[path = "proxy/routes_unknown.rs"]
+mod routes_unknown;
 #[path = "proxy/sdk.rs"]
 mod sdk;
 #[path = "proxy/secrecy.rs"]

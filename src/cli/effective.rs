@@ -15,6 +15,7 @@ pub(super) fn effective(running: &Config, wanted: &Config) -> Config {
     }
     effective.upstream.tls = wanted.upstream.tls.clone();
     effective.upstream.access_token_file = wanted.upstream.access_token_file.clone();
+    effective.upstream.forward_unknown = wanted.upstream.forward_unknown;
     effective.basins = wanted.basins.clone();
     effective.streams = wanted.streams.clone();
     effective.projects = wanted.projects.clone();

@@ -30,7 +30,7 @@ pub enum Error {
     /// The API key is good, but does not allow this.
     #[error(transparent)]
     Denied(#[from] gate::Denied),
-    /// The API key is good, but does not allow this; the text says what.
+    /// The client may not do this; the text says what, and why.
     #[error("{0}")]
     NotAllowed(String),
     /// The API key is good, but the master key in it is not the project's.

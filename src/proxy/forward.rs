@@ -3,6 +3,7 @@
 mod bound;
 mod first_ack;
 mod plain_body;
+mod unknown;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header, request};
@@ -15,7 +16,7 @@ use super::{
     call::{Caller, Stop, empty, full},
     gate::{Pass, Tenure},
     respond::{self, Asked},
-    route::{Forwarded, NotRecords},
+    route::{Forwarded, NotRecords, takes_body},
 };
 use crate::{
     project::Scope,
@@ -57,7 +58,8 @@ impl Proxy {
         Ok(respond::relay(response.map_err(Error::from)?))
     }
 
-    /// The same request, whose body breaks off when the API key is over that allows the change which it is.
+    /// The same request, whose body breaks off when the API key is over that allows the change which it is. Where
+    /// S2 takes no body, none goes along.
     pub(super) fn bound_by_api_key(
         &self,
         request: Request<Incoming>,
@@ -71,10 +73,15 @@ impl Proxy {
             | Forwarded::StreamConfiguration(_)
             | Forwarded::StreamMetrics(_)
             | Forwarded::BasinMetrics(_)
-            | Forwarded::Options(_)
-            | Forwarded::Other => Tenure::endless(),
+            | Forwarded::AccessTokens
+            | Forwarded::Account
+            | Forwarded::Liveness
+            | Forwarded::Options(_) => Tenure::endless(),
         };
-        request.map(|body| bound(unbound(body), &tenure, asked))
+        match takes_body(request.method()) {
+            true => request.map(|body| bound(unbound(body), &tenure, asked)),
+            false => request.map(|_| empty()),
+        }
     }
 
     /// Forwards an append to a plain stream byte for byte, for as long as the stream stays plain: a
@@ -173,7 +180,7 @@ impl Proxy {
         // S2 takes no stream configuration here.
         let none = http::HeaderMap::new();
         let access = self.access(&path, Purpose::Read, &none, caller).await?;
-        let request = request.map(unbound);
+        let request = request.map(|_| empty());
         let tenure = self.tenure(caller, Scope::Read, &path);
         let forwarded = self.forward(TailOf(access).into(), Some(&path.basin), request);
         tenure.within(forwarded).await

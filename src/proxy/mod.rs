@@ -40,7 +40,7 @@ use self::{
     managed::{Keyring, StreamKeys},
     plain::PlainTraffic,
     respond::Asked,
-    route::{Forwarded, Route},
+    route::{Forwarded, Route, Routing},
 };
 use crate::{
     body::{self, Budget, Meter},
@@ -207,10 +207,18 @@ impl Proxy {
         let pass = self.admit(&mut request, asked).await?;
         gate::stray(request.uri(), request.headers())?;
         let (method, uri) = (request.method(), request.uri());
-        let route = Route::of(method, uri, request.headers(), &self.basin_domain);
+        let routing = Routing {
+            basin_domain: &self.basin_domain,
+            forward_unknown: self.upstream.forwards_unknown(),
+        };
+        let route = Route::of(method, uri, request.headers(), routing);
         let is_call = !matches!(
             route,
-            Ok(Route::Forward(..) | Route::WrongMethod(_) | Route::NotFound)
+            Ok(Route::Forward(..)
+                | Route::Unknown(_)
+                | Route::WrongMethod(_)
+                | Route::Preflight
+                | Route::NotFound)
         );
         if let Ok(route) = &route {
             asked.exchange.routed(route, request.headers());
@@ -220,6 +228,7 @@ impl Proxy {
             return Err(control::unsupported_encoding());
         }
         let mut route = route?;
+        self.allow_without_right(pass.as_ref(), route::needs(&route))?;
         if let Some(pass) = &pass {
             pass.allow_route(&route)?;
             if let Route::Forward(_, Forwarded::Basins) = route {
@@ -240,9 +249,12 @@ impl Proxy {
                 self.forward(proof.into(), forwarded.endpoint(), request)
                     .await
             }
+            Route::Unknown(basin) => self.forward_unknown(basin, request, &caller).await,
             Route::Control(call) => {
                 call.check(request.headers())?;
                 let control = self.whole(request).await?;
+                // A reload may have given the proxy a token of its own while the body arrived.
+                self.allow_without_right(caller.pass(), route::call_needs(&call))?;
                 if let Some(pass) = caller.pass() {
                     pass.allow_call(&call, &control)?;
                 }
@@ -266,12 +278,21 @@ impl Proxy {
                 let answer = ran.map_err(|_| Error::Garbage("control call failed"))??;
                 Ok(asked.whole(answer))
             }
-            Route::WrongMethod(allowed) => Ok(asked.whole(respond::bare(
-                http::StatusCode::METHOD_NOT_ALLOWED,
-                header::ALLOW,
-                allowed,
-            ))),
+            Route::WrongMethod(allowed) => Ok(asked.whole(respond::wrong_method(&allowed))),
+            Route::Preflight => Ok(asked.whole(respond::preflight(request.headers()))),
             Route::NotFound => Ok(asked.whole(respond::not_found())),
+        }
+    }
+
+    /// Checks a call that would go up with the proxy's token, for a client without rights of its own.
+    fn allow_without_right(
+        &self,
+        pass: Option<&Arc<Pass>>,
+        need: route::Need<'_>,
+    ) -> Result<(), Error> {
+        match pass.is_none() && self.upstream.has_own_token() {
+            true => route::allow_without_right(need),
+            false => Ok(()),
         }
     }
 

@@ -168,6 +168,16 @@ pub fn preflight(asked: &HeaderMap) -> Response<Bytes> {
     response
 }
 
+/// 405 without a body, as S2's router answers a method that a path does not have.
+pub fn wrong_method(allowed: &str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    if let Ok(allowed) = HeaderValue::from_str(allowed) {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
+}
+
 /// 404 without a body, as S2's router answers a path it does not have.
 pub fn not_found() -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());

@@ -1,12 +1,25 @@
 //! Which S2 call a request is: method and path to [`Route`], purely, and closed where in doubt.
 //!
-//! S2's router matches literal segments on the raw path and decodes only names. A path that would
-//! mean an intercepted call to a more lenient router, but does not match here, is answered 404: it
-//! must not slip past the proxy to an upstream that reads it differently.
+//! Calls that S2 has are a list: [`table`]. S2's router matches literal segments on the raw path and decodes
+//! only names, and so does this one. A path that is not in the list is answered 404: it must not slip past the
+//! proxy to an upstream that reads it differently.
 
+mod lookalike;
+mod need;
+mod table;
+#[cfg(test)]
+mod tests;
 use http::{HeaderMap, Method, Uri, header};
 use percent_encoding::percent_decode_str;
 
+pub use self::{
+    lookalike::words,
+    need::{Need, allow_without_right, call_needs, needs},
+};
+use self::{
+    lookalike::{looks_intercepted, well_formed},
+    table::{Call, Row},
+};
 use super::{Error, control::ControlCall};
 use crate::{
     keys::KEY_HEADER,
@@ -31,11 +44,17 @@ pub enum Route {
     Read(StreamPath),
     /// `POST /v1/streams/{stream}/records`
     Append(StreamPath),
-    /// Anything that cannot carry records.
+    /// A call that cannot carry records.
     Forward(NotRecords, Forwarded),
-    /// A route of S2 with a method it does not have; holds the methods it has.
-    WrongMethod(&'static str),
-    /// Nothing that S2 has.
+    /// A call that S2's v1 API does not have, where `upstream.forward_unknown` is on; holds the basin that it
+    /// names. Its body could be records.
+    Unknown(Option<BasinName>),
+    /// A method that the path does not have; holds those that it has.
+    WrongMethod(String),
+    /// `OPTIONS` of a path that S2's v1 API does not have: S2 answers a browser that asks about any path. The
+    /// upstream is not asked.
+    Preflight,
+    /// A path that S2's v1 API does not have.
     NotFound,
 }
 
@@ -52,10 +71,14 @@ pub enum Forwarded {
     BasinMetrics(BasinName),
     /// `GET|HEAD /v1/metrics/{basin}/{stream}`
     StreamMetrics(StreamPath),
-    /// `OPTIONS` of whatever, on the basin's endpoint if it names one.
+    /// A call about access tokens.
+    AccessTokens,
+    /// `/v1/locations`, `/v1/locations/default`, `GET|HEAD /v1/metrics`
+    Account,
+    /// `GET|HEAD /health`, `GET|HEAD /ping`
+    Liveness,
+    /// `OPTIONS` of a path that S2 has, on the basin's endpoint if the request names one.
     Options(Option<BasinName>),
-    /// What this proxy does not know.
-    Other,
 }
 
 impl Forwarded {
@@ -64,7 +87,12 @@ impl Forwarded {
         match self {
             Self::StreamConfiguration(path) | Self::ReconfigureStream(path) => Some(&path.basin),
             Self::Options(basin) => basin.as_ref(),
-            Self::Basins | Self::BasinMetrics(_) | Self::StreamMetrics(_) | Self::Other => None,
+            Self::Basins
+            | Self::BasinMetrics(_)
+            | Self::StreamMetrics(_)
+            | Self::AccessTokens
+            | Self::Account
+            | Self::Liveness => None,
         }
     }
 
@@ -74,7 +102,12 @@ impl Forwarded {
             Self::StreamConfiguration(path)
             | Self::ReconfigureStream(path)
             | Self::StreamMetrics(path) => Some(path),
-            Self::Basins | Self::BasinMetrics(_) | Self::Options(_) | Self::Other => None,
+            Self::Basins
+            | Self::BasinMetrics(_)
+            | Self::AccessTokens
+            | Self::Account
+            | Self::Liveness
+            | Self::Options(_) => None,
         }
     }
 
@@ -88,8 +121,17 @@ impl Forwarded {
     }
 }
 
+/// The keys of the configuration that decide how requests are routed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Routing<'a> {
+    /// The host suffix that follows a basin's name; empty for none.
+    pub basin_domain: &'a str,
+    /// `upstream.forward_unknown`: paths that S2's v1 API does not have make [`Route::Unknown`].
+    pub forward_unknown: bool,
+}
+
 impl Route {
-    /// The call that this request makes. `basin_domain` is the host suffix that follows a basin.
+    /// The call that this request makes.
     ///
     /// # Errors
     /// Bad names, a missing or contradictory basin, a key in the query string.
@@ -97,36 +139,66 @@ impl Route {
         method: &Method,
         uri: &Uri,
         headers: &HeaderMap,
-        basin_domain: &str,
+        routing: Routing<'_>,
     ) -> Result<Self, Error> {
         refuse_key_in_query(uri)?;
         let basin = BasinOf {
             uri,
             headers,
-            basin_domain,
+            basin_domain: routing.basin_domain,
         };
-        if *method == Method::OPTIONS {
-            return Ok(if uri.path().starts_with('/') {
-                Self::forward(Forwarded::Options(basin.find().ok().flatten()))
-            } else {
-                Self::NotFound
-            });
-        }
-        let segments: Vec<&str> = uri.path().split('/').collect();
-        match segments.as_slice() {
-            ["", "v1", "basins"] => Ok(Self::basins(method)),
-            ["", "v1", "basins", name] if !name.is_empty() => Self::basin(method, name),
-            ["", "v1", "streams"] => Self::streams(method, &basin),
-            ["", "v1", "streams", name] if !name.is_empty() => Self::stream(method, &basin, name),
-            ["", "v1", "streams", name, "records"] => Self::records(method, &basin, name),
-            ["", "v1", "streams", name, "records", "tail"] => match *method {
-                Method::GET | Method::HEAD => basin.stream(name).map(Self::Tail),
-                _ => Ok(Self::WrongMethod("GET,HEAD")),
+        let row = Row::of(uri.path());
+        let known = row.filter(|(_, names)| names.iter().all(|name| well_formed(name)));
+        match (known, method) {
+            (Some(_), &Method::OPTIONS) => {
+                let basin = basin.find().ok().flatten();
+                Ok(Self::forward(Forwarded::Options(basin)))
+            }
+            (Some((row, names)), method) => match row.call(method) {
+                Some(call) => Self::make(call, &names, &basin),
+                None => Ok(Self::WrongMethod(row.allow())),
             },
-            _ if looks_intercepted(uri.path()) => Ok(Self::NotFound),
-            ["", "v1", "metrics", names @ ..] => Ok(Self::forward(metrics(method, names))),
-            _ => Ok(Self::forward(Forwarded::Other)),
+            // An upstream that echoes the request would show the client the proxy's token.
+            (None, &Method::TRACE | &Method::CONNECT) => Ok(Self::NotFound),
+            (None, _) if routing.forward_unknown && is_forwardable(uri.path()) => {
+                Ok(Self::Unknown(basin.find()?))
+            }
+            (None, &Method::OPTIONS) if uri.path().starts_with('/') => Ok(Self::Preflight),
+            (None, _) => Ok(Self::NotFound),
         }
+    }
+
+    /// Builds the call from the names in its path. There are as many as the call's row has.
+    fn make(call: Call, names: &[&str], basin: &BasinOf<'_>) -> Result<Self, Error> {
+        let first = names.first().copied().unwrap_or_default();
+        let stream = || basin.stream(first);
+        let named = || basin_in_path(first);
+        Ok(match call {
+            Call::ListBasins => Self::forward(Forwarded::Basins),
+            Call::CreateBasin => Self::Control(ControlCall::CreateBasin),
+            Call::BasinConfiguration => Self::Control(ControlCall::BasinConfiguration(named()?)),
+            Call::EnsureBasin => Self::Control(ControlCall::EnsureBasin(named()?)),
+            Call::DeleteBasin => Self::Control(ControlCall::DeleteBasin(named()?)),
+            Call::ReconfigureBasin => Self::Control(ControlCall::ReconfigureBasin(named()?)),
+            Call::ListStreams => Self::Control(ControlCall::ListStreams(basin.name()?)),
+            Call::CreateStream => Self::Control(ControlCall::CreateStream(basin.name()?)),
+            Call::StreamConfiguration => Self::forward(Forwarded::StreamConfiguration(stream()?)),
+            Call::EnsureStream => Self::Control(ControlCall::EnsureStream(stream()?)),
+            Call::DeleteStream => Self::Control(ControlCall::DeleteStream(stream()?)),
+            Call::ReconfigureStream => Self::forward(Forwarded::ReconfigureStream(stream()?)),
+            Call::Read => Self::Read(stream()?),
+            Call::Append => Self::Append(stream()?),
+            Call::Tail => Self::Tail(stream()?),
+            Call::AccessTokens => Self::forward(Forwarded::AccessTokens),
+            Call::Account => Self::forward(Forwarded::Account),
+            Call::BasinMetrics => Self::forward(Forwarded::BasinMetrics(named()?)),
+            Call::StreamMetrics => {
+                let stream = names.get(1).copied().unwrap_or_default();
+                let (basin, stream) = (named()?, stream_in_path(stream)?);
+                Self::forward(Forwarded::StreamMetrics(StreamPath { basin, stream }))
+            }
+            Call::Liveness => Self::forward(Forwarded::Liveness),
+        })
     }
 
     /// The basin it names.
@@ -135,7 +207,8 @@ impl Route {
             Self::Append(path) | Self::Read(path) | Self::Tail(path) => Some(&path.basin),
             Self::Control(call) => call.basin(),
             Self::Forward(_, forwarded) => forwarded.basin(),
-            Self::WrongMethod(_) | Self::NotFound => None,
+            Self::Unknown(basin) => basin.as_ref(),
+            Self::WrongMethod(_) | Self::Preflight | Self::NotFound => None,
         }
     }
 
@@ -149,98 +222,28 @@ impl Route {
                 Some(path)
             }
             Self::Forward(_, forwarded) => forwarded.stream(),
-            Self::Control(_) | Self::WrongMethod(_) | Self::NotFound => None,
+            Self::Control(_)
+            | Self::Unknown(_)
+            | Self::WrongMethod(_)
+            | Self::Preflight
+            | Self::NotFound => None,
         }
     }
 
     fn forward(forwarded: Forwarded) -> Self {
         Self::Forward(NotRecords(()), forwarded)
     }
-
-    fn basins(method: &Method) -> Self {
-        match *method {
-            Method::GET | Method::HEAD => Self::forward(Forwarded::Basins),
-            Method::POST => Self::Control(ControlCall::CreateBasin),
-            _ => Self::WrongMethod("GET,HEAD,POST"),
-        }
-    }
-
-    fn basin(method: &Method, segment: &str) -> Result<Self, Error> {
-        let call = match *method {
-            Method::GET | Method::HEAD => ControlCall::BasinConfiguration,
-            Method::PUT => ControlCall::EnsureBasin,
-            Method::PATCH => ControlCall::ReconfigureBasin,
-            Method::DELETE => ControlCall::DeleteBasin,
-            _ => return Ok(Self::WrongMethod("GET,HEAD,PUT,DELETE,PATCH")),
-        };
-        let Some(name) = decode("basin", segment)? else {
-            return Ok(Self::NotFound);
-        };
-        let basin = name.parse().map_err(bad_name)?;
-        Ok(Self::Control(call(basin)))
-    }
-
-    fn streams(method: &Method, basin: &BasinOf<'_>) -> Result<Self, Error> {
-        match *method {
-            Method::GET | Method::HEAD => {
-                Ok(Self::Control(ControlCall::ListStreams(basin.name()?)))
-            }
-            Method::POST => Ok(Self::Control(ControlCall::CreateStream(basin.name()?))),
-            _ => Ok(Self::WrongMethod("GET,HEAD,POST")),
-        }
-    }
-
-    fn stream(method: &Method, basin: &BasinOf<'_>, segment: &str) -> Result<Self, Error> {
-        if !well_formed(segment) {
-            return Ok(Self::NotFound);
-        }
-        match *method {
-            Method::GET | Method::HEAD => {
-                let path = basin.stream(segment)?;
-                Ok(Self::forward(Forwarded::StreamConfiguration(path)))
-            }
-            Method::PATCH => {
-                let path = basin.stream(segment)?;
-                Ok(Self::forward(Forwarded::ReconfigureStream(path)))
-            }
-            Method::PUT => {
-                let path = basin.stream(segment)?;
-                Ok(Self::Control(ControlCall::EnsureStream(path)))
-            }
-            Method::DELETE => {
-                let path = basin.stream(segment)?;
-                Ok(Self::Control(ControlCall::DeleteStream(path)))
-            }
-            _ => Ok(Self::WrongMethod("GET,HEAD,PUT,DELETE,PATCH")),
-        }
-    }
-
-    fn records(method: &Method, basin: &BasinOf<'_>, segment: &str) -> Result<Self, Error> {
-        if !well_formed(segment) {
-            return Ok(Self::NotFound);
-        }
-        match *method {
-            Method::GET | Method::HEAD => basin.stream(segment).map(Self::Read),
-            Method::POST => basin.stream(segment).map(Self::Append),
-            _ => Ok(Self::WrongMethod("GET,HEAD,POST")),
-        }
-    }
 }
 
-/// Whose metrics these names below `/v1/metrics` ask for. What does not name one basin or stream for certain
-/// is nobody's.
-fn metrics(method: &Method, names: &[&str]) -> Forwarded {
-    let decoded = |segment| decode("name", segment).ok().flatten();
-    let basin = |segment| decoded(segment)?.parse().ok();
-    let stream = |segment| decoded(segment)?.parse().ok();
-    let wanted = match (method, names) {
-        (&Method::GET | &Method::HEAD, [name]) => basin(*name).map(Forwarded::BasinMetrics),
-        (&Method::GET | &Method::HEAD, [name, segment]) => basin(*name)
-            .zip(stream(*segment))
-            .map(|(basin, stream)| Forwarded::StreamMetrics(StreamPath { basin, stream })),
-        _ => None,
-    };
-    wanted.unwrap_or(Forwarded::Other)
+/// Returns true if a call of S2's v1 API with this method may have a body. S2 ignores any other body, which could
+/// be records.
+pub fn takes_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// Returns true if a path that S2's v1 API does not have cannot mean a call that the proxy intercepts.
+fn is_forwardable(path: &str) -> bool {
+    path.starts_with('/') && !looks_intercepted(path)
 }
 
 /// The basin a request names: in the header, in the host name, or in both alike.
@@ -270,10 +273,10 @@ impl BasinOf<'_> {
     }
 
     fn stream(&self, segment: &str) -> Result<StreamPath, Error> {
-        let basin = self.name()?;
-        let name = decode("stream", segment)?.unwrap_or_default();
-        let stream: StreamName = name.parse().map_err(bad_name)?;
-        Ok(StreamPath { basin, stream })
+        Ok(StreamPath {
+            basin: self.name()?,
+            stream: stream_in_path(segment)?,
+        })
     }
 
     /// What stands before `.{basin_domain}` in the host name.
@@ -307,56 +310,20 @@ fn bad_name(error: NameError) -> Error {
     Error::BadPath(format!("Invalid URL: {error}"))
 }
 
-/// Decodes a path segment exactly once; `None` when its percent-encoding is broken.
-fn decode(name: &str, segment: &str) -> Result<Option<String>, Error> {
-    if !well_formed(segment) {
-        return Ok(None);
-    }
+fn basin_in_path(segment: &str) -> Result<BasinName, Error> {
+    decode("basin", segment)?.parse().map_err(bad_name)
+}
+
+fn stream_in_path(segment: &str) -> Result<StreamName, Error> {
+    decode("stream", segment)?.parse().map_err(bad_name)
+}
+
+/// Decodes a path segment exactly once. It is well-formed.
+fn decode(name: &str, segment: &str) -> Result<String, Error> {
     percent_decode_str(segment)
         .decode_utf8()
-        .map(|name| Some(name.into_owned()))
+        .map(|name| name.into_owned())
         .map_err(|_| Error::BadPath(format!("Invalid URL: Invalid UTF-8 in `{name}`")))
-}
-
-/// Whether every `%` starts a pair of hex digits, and the segment is not a literal dot segment.
-fn well_formed(segment: &str) -> bool {
-    let mut rest = segment.split('%');
-    let _before_the_first = rest.next();
-    segment != "."
-        && segment != ".."
-        && rest.all(|part| {
-            let digits = part.as_bytes().get(..2);
-            digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-        })
-}
-
-/// Whether a router that decodes, merges slashes or resolves dots could take the path for a call
-/// about basins or streams.
-fn looks_intercepted(path: &str) -> bool {
-    if !path.split('/').all(well_formed) {
-        return true;
-    }
-    // Twice: a front end may decode before the router does.
-    let once = percent_decode_str(path).decode_utf8_lossy();
-    let twice = percent_decode_str(&once).decode_utf8_lossy();
-    [path, &once, &twice].into_iter().any(|path| {
-        let mut segments: Vec<&str> = Vec::new();
-        for segment in path.split(['/', '\\']) {
-            match segment {
-                "" | "." => {}
-                ".." => {
-                    segments.pop();
-                }
-                segment => segments.push(segment.split(';').next().unwrap_or_default()),
-            }
-        }
-        let is = |at: usize, word: &str| {
-            segments
-                .get(at)
-                .is_some_and(|segment| segment.trim().eq_ignore_ascii_case(word))
-        };
-        is(0, "v1") && (is(1, "streams") || is(1, "basins"))
-    })
 }
 
 fn refuse_key_in_query(uri: &Uri) -> Result<(), Error> {
@@ -374,6 +341,3 @@ fn refuse_key_in_query(uri: &Uri) -> Result<(), Error> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

@@ -16,6 +16,8 @@ pub struct Config {
     pub basin_endpoint: String,
     /// Access token to send instead of each client's `authorization`. Unset: the client's goes through.
     pub access_token_file: OptionalFile,
+    /// Calls that S2's v1 API does not have go upstream, instead of being answered 404.
+    pub forward_unknown: bool,
     /// TLS towards `https://` endpoints.
     pub tls: TlsConfig,
 }
@@ -48,6 +50,7 @@ impl Default for Config {
             account_endpoint: local.clone(),
             basin_endpoint: local,
             access_token_file: OptionalFile::default(),
+            forward_unknown: false,
             tls: TlsConfig::default(),
         }
     }

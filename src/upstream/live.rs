@@ -18,6 +18,7 @@ pub(super) struct Inner {
     pub(super) account: Endpoint,
     pub(super) basin: Endpoint,
     authorization: Option<HeaderValue>,
+    forward_unknown: bool,
     tls: Arc<Tls>,
     pub(super) pool: Arc<Pool>,
 }
@@ -45,6 +46,16 @@ impl Upstream {
     /// that are running end where they are; a connection with other certificates closes after its last.
     pub fn replace(&self, renewed: Renewed) {
         self.live.store(Arc::new(renewed.0));
+    }
+
+    /// Returns true if requests without a [`Credential`] go up with `upstream.access_token_file`.
+    pub fn has_own_token(&self) -> bool {
+        self.live.load().authorization.is_some()
+    }
+
+    /// Returns true if calls that S2's v1 API does not have go up.
+    pub fn forwards_unknown(&self) -> bool {
+        self.live.load().forward_unknown
     }
 
     /// The certificates that the configuration names for the upstream.
@@ -80,6 +91,13 @@ impl Loaded {
         let authorization = config
             .authorization()
             .unwrap_or_else(|problem| add(&mut problems, problem));
+        if config.forward_unknown && config.access_token_file.is_set() {
+            problems.push(
+                "upstream.forward_unknown: not with upstream.access_token_file, or every client could make any \
+                 call with that token; remove one of the two"
+                    .to_owned(),
+            );
+        }
         let is_tls = [&account, &basin]
             .into_iter()
             .flatten()
@@ -106,6 +124,7 @@ impl Inner {
             account: loaded.account,
             basin: loaded.basin,
             authorization: loaded.authorization,
+            forward_unknown: config.forward_unknown,
             tls: Arc::new(loaded.tls),
             pool: Arc::new(Pool::new(connector, Arc::clone(metrics))),
         })

@@ -152,7 +152,7 @@ async fn a_key_in_the_query_is_refused_everywhere() {
             format!("{}/tail?{query}", records("s")),
             format!("/v1/streams?{query}"),
             format!("/v1/basins?prefix=a&{query}"),
-            format!("/metrics?{query}"),
+            format!("/v1/metrics?{query}"),
         ] {
             let answer = client.ask(Ask::get(uri).key(&KEY)).await;
             is(&answer, 400, "bad_query");

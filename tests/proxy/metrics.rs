@@ -157,8 +157,8 @@ async fn calls_and_plain_streams_count_as_what_they_are() {
         (requests("forward", "other", "ok"), 1.0),
         // `s2-lite` has no access tokens.
         (requests("forward", "other", "501"), 1.0),
-        // What the proxy does not know is the upstream's to refuse.
-        (requests("forward", "other", "404"), 1.0),
+        // What S2 does not have goes nowhere.
+        (requests("unrouted", "other", "404"), 1.0),
         (requests("unrouted", "other", "405"), 1.0),
         (requests("unrouted", "other", "bad_path"), 1.0),
         // Nothing is there to read.

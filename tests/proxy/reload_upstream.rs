@@ -212,7 +212,7 @@ async fn the_access_token_is_read_again_on_the_same_connections() {
     .await;
     let client = stack.h2().await;
     let sent = async || {
-        let ask = Ask::get("/v1/basins").header("authorization", "Bearer the-clients");
+        let ask = Ask::get("/health").header("authorization", "Bearer the-clients");
         assert_eq!(client.ask(ask).await.status, 200);
         let last = stack.lite.last("GET").unwrap();
         let sent = last.headers.into_iter();
@@ -223,7 +223,7 @@ async fn the_access_token_is_read_again_on_the_same_connections() {
     std::fs::write(&token, "second-token\n").unwrap();
     assert_eq!(stack.reload(|_| {}), Ok(Vec::new()));
     let sent = async || {
-        let ask = Ask::get("/v1/basins").basin(BASIN);
+        let ask = Ask::get("/health").basin(BASIN);
         assert_eq!(client.ask(ask).await.status, 200);
         let last = stack.lite.last("GET").unwrap();
         let sent = last.headers.into_iter();

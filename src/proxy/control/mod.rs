@@ -15,6 +15,7 @@ use super::{
     Error,
     call::{Caller, Stop, empty, full},
     managed::Keyring,
+    route::takes_body,
 };
 use crate::{
     body::CollectError,
@@ -210,8 +211,9 @@ impl Control {
         Ok(&self.body)
     }
 
-    /// The same request with another body, for the upstream.
+    /// The same request with another body, for the upstream. Where S2 takes no body, none goes along.
     fn to_upstream(&self, body: Option<Bytes>) -> Request<Body> {
+        let body = body.filter(|_| takes_body(&self.method));
         let mut request = Request::new(body.map_or_else(empty, full));
         // HEAD becomes GET: its head must tell the length of a body that is rewritten here.
         *request.method_mut() = match self.method {

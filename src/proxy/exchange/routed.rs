@@ -59,8 +59,10 @@ impl Routed {
             Route::Tail(_) => (Operation::Tail, Encoding::Other),
             Route::Control(call) if call.is_about_streams() => (Operation::Stream, Encoding::Other),
             Route::Control(_) => (Operation::Basin, Encoding::Other),
-            Route::Forward(..) => (Operation::Forward, Encoding::Other),
-            Route::WrongMethod(_) | Route::NotFound => (Operation::Unrouted, Encoding::Other),
+            Route::Forward(..) | Route::Unknown(_) => (Operation::Forward, Encoding::Other),
+            Route::WrongMethod(_) | Route::Preflight | Route::NotFound => {
+                (Operation::Unrouted, Encoding::Other)
+            }
         };
         Self {
             operation,

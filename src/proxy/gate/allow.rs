@@ -35,8 +35,9 @@ impl Pass {
             Route::Read(path) | Route::Tail(path) => self.allow_stream(Scope::Read, path),
             Route::Control(call) => self.allow_head(call),
             Route::Forward(_, forwarded) => self.allow_forwarded(forwarded),
+            Route::Unknown(_) => Err(Denied::Path),
             // They go nowhere.
-            Route::WrongMethod(_) | Route::NotFound => Ok(()),
+            Route::WrongMethod(_) | Route::Preflight | Route::NotFound => Ok(()),
         }
     }
 
@@ -102,7 +103,10 @@ impl Pass {
             Forwarded::ReconfigureStream(path) => self.allow_stream(Scope::Manage, path),
             Forwarded::BasinMetrics(basin) => self.allow_basin(Scope::Read, basin),
             // Access tokens of the upstream's would outlive every API key.
-            Forwarded::Options(_) | Forwarded::Other => Err(Denied::Path),
+            Forwarded::AccessTokens
+            | Forwarded::Account
+            | Forwarded::Liveness
+            | Forwarded::Options(_) => Err(Denied::Path),
         }
     }
 

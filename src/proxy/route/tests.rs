@@ -10,7 +10,11 @@ fn route_at(method: &str, uri: &str, basins: &[&str], domain: &str) -> Result<Ro
         headers.append(BASIN_HEADER, HeaderValue::from_str(basin).unwrap());
     }
     let method = Method::from_bytes(method.as_bytes()).unwrap();
-    Route::of(&method, &uri.parse::<Uri>().unwrap(), &headers, domain)
+    let routing = Routing {
+        basin_domain: domain,
+        forward_unknown: false,
+    };
+    Route::of(&method, &uri.parse::<Uri>().unwrap(), &headers, routing)
 }
 
 fn route(method: &str, uri: &str) -> Result<Route, Error> {
@@ -87,8 +91,24 @@ fn s2_calls_are_told_apart() {
             Route::forward(Forwarded::StreamConfiguration(path("a"))),
         ),
         ("GET", "/v1/basins", Route::forward(Forwarded::Basins)),
-        ("GET", "/health", Route::forward(Forwarded::Other)),
-        ("GET", "/v1/access-tokens", Route::forward(Forwarded::Other)),
+        ("GET", "/health", Route::forward(Forwarded::Liveness)),
+        ("HEAD", "/ping", Route::forward(Forwarded::Liveness)),
+        (
+            "POST",
+            "/v1/access-tokens",
+            Route::forward(Forwarded::AccessTokens),
+        ),
+        (
+            "DELETE",
+            "/v1/access-tokens/a%2Fb",
+            Route::forward(Forwarded::AccessTokens),
+        ),
+        (
+            "PUT",
+            "/v1/locations/default",
+            Route::forward(Forwarded::Account),
+        ),
+        ("GET", "/v1/metrics", Route::forward(Forwarded::Account)),
         (
             "PATCH",
             "/v1/streams/a%2Fb",
@@ -112,33 +132,86 @@ fn s2_calls_are_told_apart() {
         (
             "DELETE",
             "/v1/streams/a/records",
-            Route::WrongMethod("GET,HEAD,POST"),
+            Route::WrongMethod("GET,HEAD,POST".into()),
         ),
-        ("PUT", "/v1/streams", Route::WrongMethod("GET,HEAD,POST")),
+        (
+            "PATCH",
+            "/v1/locations/default",
+            Route::WrongMethod("GET,HEAD,PUT".into()),
+        ),
+        (
+            "TRACE",
+            "/v1/basins/test-basin",
+            Route::WrongMethod("GET,HEAD,PUT,DELETE,PATCH".into()),
+        ),
+        ("TRACE", "/nothing", Route::NotFound),
+        ("OPTIONS", "/nothing", Route::Preflight),
+        ("GET", "/metrics", Route::NotFound),
     ] {
         assert_eq!(route(method, uri).unwrap(), want, "{method} {uri}");
     }
 }
 
 #[test]
-fn metrics_of_what_is_not_one_basin_or_stream_are_nobodys() {
+fn metrics_take_one_basin_and_one_stream() {
     for uri in [
-        "/v1/metrics",
         "/v1/metrics/",
         "/v1/metrics/test-basin/",
         "/v1/metrics/test-basin/a/b",
+    ] {
+        assert_eq!(route("GET", uri).unwrap(), Route::NotFound, "{uri}");
+    }
+    for uri in [
         "/v1/metrics/test-basin%2Fa",
         "/v1/metrics/test-basin/%ff",
         "/v1/metrics//a",
         "/v1/metrics/short",
-        "/v1/access-tokens",
-        "/v1/locations",
     ] {
-        let other = Route::forward(Forwarded::Other);
-        assert_eq!(route("GET", uri).unwrap(), other, "{uri}");
+        let error = route("GET", uri).unwrap_err();
+        assert!(matches!(error, Error::BadPath(_)), "{uri}");
     }
-    let posted = route("POST", "/v1/metrics/test-basin").unwrap();
-    assert_eq!(posted, Route::forward(Forwarded::Other));
+}
+
+#[test]
+fn every_path_of_the_table_is_known_and_unlike_the_others() {
+    for row in table::TABLE {
+        let named = |segment: &str| match segment.starts_with('{') {
+            true => "some-name".to_owned(),
+            false => segment.to_owned(),
+        };
+        let segments: Vec<String> = row.path.split('/').map(named).collect();
+        let path = segments.join("/");
+        let (found, _) = Row::of(&path).unwrap();
+        assert_eq!(found.path, row.path);
+    }
+}
+
+#[test]
+fn unknown_paths_pass_only_where_nothing_is_intercepted() {
+    let routing = Routing {
+        basin_domain: "",
+        forward_unknown: true,
+    };
+    let routed = |method: &Method, uri: &str| {
+        let headers = HeaderMap::new();
+        Route::of(method, &uri.parse().unwrap(), &headers, routing).unwrap()
+    };
+    for uri in ["/v1/schemas", "/metrics", "/v2/teams/streaming", "/"] {
+        assert_eq!(routed(&Method::POST, uri), Route::Unknown(None), "{uri}");
+        let trace = routed(&Method::TRACE, uri);
+        assert_eq!(trace, Route::NotFound, "{uri}");
+    }
+    for uri in [
+        "/v2/streams",
+        "/a/b/STREAMS/c",
+        "/v2/e/records:append",
+        "/v2/strea%256ds/x",
+        "/v2/basins%00/x",
+        "/v2/x%2Frecords",
+        "*",
+    ] {
+        assert_eq!(routed(&Method::POST, uri), Route::NotFound, "{uri}");
+    }
 }
 
 #[test]
@@ -168,7 +241,7 @@ fn paths_that_another_router_might_take_for_records_are_not_found() {
         "/v1/other/%zz",
     ] {
         if let Ok(uri) = uri.parse::<Uri>() {
-            let got = Route::of(&Method::POST, &uri, &HeaderMap::new(), "");
+            let got = Route::of(&Method::POST, &uri, &HeaderMap::new(), Routing::default());
             assert_eq!(got.unwrap(), Route::NotFound, "{uri}");
         }
     }
@@ -213,7 +286,10 @@ fn basin_from_header_or_host() {
         &Method::GET,
         &"/v1/streams".parse().unwrap(),
         &headers,
-        "b.test",
+        Routing {
+            basin_domain: "b.test",
+            forward_unknown: false,
+        },
     );
     assert!(
         matches!(got, Err(Error::BadHeader(_))),

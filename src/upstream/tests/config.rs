@@ -11,6 +11,7 @@ fn every_mistake_is_reported_and_no_secret_is_shown() {
         account_endpoint: "http://{basin}.example".to_owned(),
         basin_endpoint: "https://user:secrets@host".to_owned(),
         access_token_file: token.path().into(),
+        forward_unknown: false,
         tls: TlsConfig {
             ca_file: "/nowhere/ca.pem".into(),
             client_cert_file: "/nowhere/cert.pem".into(),

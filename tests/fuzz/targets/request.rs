@@ -11,7 +11,7 @@ use streamseal::{
     keys::{self, KEY_HEADER},
     proxy::{
         query::ReadQuery,
-        route::{BASIN_HEADER, Route},
+        route::{BASIN_HEADER, Route, Routing},
     },
     stream::{BasinName, StreamName},
     wire::{
@@ -167,7 +167,18 @@ fn is_key_of_s2(text: &str) -> bool {
 
 /// A call about records is never taken for one that may pass as it is.
 fn route(method: &Method, uri: &Uri, headers: &HeaderMap, domain: &str) {
-    let route = Route::of(method, uri, headers, domain);
+    for forward_unknown in [false, true] {
+        let routing = Routing {
+            basin_domain: domain,
+            forward_unknown,
+        };
+        routed(method, uri, headers, routing);
+    }
+}
+
+fn routed(method: &Method, uri: &Uri, headers: &HeaderMap, routing: Routing<'_>) {
+    let route = Route::of(method, uri, headers, routing);
+    let domain = routing.basin_domain;
     let segments = decoded_segments(uri.path());
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let is_records = matches!(segments.as_slice(), ["", "v1", "streams", _, "records"]);
@@ -186,7 +197,16 @@ fn route(method: &Method, uri: &Uri, headers: &HeaderMap, domain: &str) {
             assert!(named.is_none_or(|named| named == path.basin.as_str().as_bytes()));
             assert!(named.is_some() || !domain.is_empty());
         }
-        Ok(Route::Forward(..)) => assert!(!is_records || *method == Method::OPTIONS),
+        Ok(Route::Forward(..)) => {
+            assert!(!is_records || *method == Method::OPTIONS);
+            assert!(segments[1] == "v1" || ["/health", "/ping"].contains(&uri.path()));
+        }
+        Ok(Route::Unknown(_)) => {
+            assert!(routing.forward_unknown);
+            assert!(!matches!(*method, Method::TRACE | Method::CONNECT));
+            let mut words = segments.iter().map(|segment| segment.to_ascii_lowercase());
+            assert!(!words.any(|word| ["basins", "streams", "records"].contains(&&*word)));
+        }
         Ok(_) => {}
         Err(error) => {
             let secret = headers.get(KEY_HEADER).and_then(|key| key.to_str().ok());

@@ -173,7 +173,7 @@ async fn what_is_passed_through_waits_for_the_client() {
     let stack = Stack::with_one_record().await;
     stack.lite.be_honest();
     for (what, request) in [
-        ("a path that S2 may have one day", Ask::get("/v2/endless")),
+        ("a call that is forwarded", Ask::get("/v1/locations")),
         (
             "events of a sealed stream",
             read("s", "seq_num=0", Encoding::Events),
