@@ -148,6 +148,8 @@ mod reload_whole;
 mod request_ids;
 #[path = "proxy/routes.rs"]
 mod routes;
+#[path = "proxy/routes_answers.rs"]
+mod routes_answers;
 #[path = "proxy/routes_own_token.rs"]
 mod routes_own_token;
 #[path = "proxy/routes_unknown.rs"]

@@ -171,6 +171,9 @@ impl From<upstream::Error> for Error {
             | upstream::Error::Request(_) => Self::Unreachable(error),
             upstream::Error::Lost { .. } => Self::Lost(error),
             upstream::Error::Redirect { .. } => Self::Garbage("a redirect"),
+            upstream::Error::ContentType { .. } => {
+                Self::Garbage("its content type is none of S2's")
+            }
         }
     }
 }

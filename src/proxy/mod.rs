@@ -176,13 +176,14 @@ impl Proxy {
         let asked = Asked::of(&request, &exchange);
         let stopped = Self::stopped(&request);
         let answered = self.drain.before_over(self.answer(request, &asked)).await;
-        let response = match answered.unwrap_or_else(|| Err(stopped.into())) {
+        let mut response = match answered.unwrap_or_else(|| Err(stopped.into())) {
             Ok(response) => response,
             Err(stop) => {
                 exchange.stopped(&stop);
                 asked.stopped(stop)
             }
         };
+        respond::forbid_sniffing(response.headers_mut());
         exchange.answer(response)
     }
 

@@ -117,6 +117,12 @@ impl Asked {
     }
 }
 
+/// Keeps a browser from taking an answer for another type than it says: records could be text that is a page.
+pub fn forbid_sniffing(headers: &mut HeaderMap) {
+    let value = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, value);
+}
+
 /// The upstream's answer as it is.
 pub fn relay(response: Response<ResponseBody>) -> Response<Body> {
     response.map(|body| body.map_err(Into::into).boxed_unsync())

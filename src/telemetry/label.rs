@@ -156,6 +156,8 @@ label! {
         Lost = "lost",
         /// It was answered with a redirect.
         Redirect = "redirect",
+        /// It was answered with a page, a script, or a body of no type.
+        ContentType = "content_type",
         /// Endpoint and basin make no host name.
         Target = "target",
         /// The request has no form that can be sent.

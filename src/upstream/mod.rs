@@ -37,6 +37,7 @@ use crate::{
     },
 };
 
+mod answer;
 mod body;
 mod config;
 mod connection;
@@ -91,6 +92,12 @@ pub enum Error {
         /// The upstream's host and port.
         authority: String,
     },
+    /// The answer is of a type that S2 does not have: a page, a script, or it does not say.
+    #[error("upstream {authority} answered with a content type that S2 does not have")]
+    ContentType {
+        /// The upstream's host and port.
+        authority: String,
+    },
     /// The configured endpoint and the basin do not make a host name. Nothing was sent.
     #[error("{authority:?} is not an upstream host")]
     Target {
@@ -136,8 +143,8 @@ impl Upstream {
     ///
     /// # Errors
     ///
-    /// See [`Error`]: all but [`Error::Lost`] and [`Error::Redirect`] mean that nothing was sent, or that
-    /// the peer promised to have done nothing.
+    /// See [`Error`]: all but [`Error::Lost`], [`Error::Redirect`] and [`Error::ContentType`] mean that nothing
+    /// was sent, or that the peer promised to have done nothing.
     pub async fn send(
         &self,
         target: Target<'_>,
@@ -222,8 +229,12 @@ impl Upstream {
                         return Err(Error::Redirect { authority });
                     }
                     headers::clean_response(&mut parts.headers);
-                    let body =
-                        ResponseBody::new(body, to, lease, exchange, Arc::clone(&self.metrics));
+                    let authority = to.to_string();
+                    let metrics = Arc::clone(&self.metrics);
+                    let mut body = ResponseBody::new(body, to, lease, exchange, metrics);
+                    if !answer::is_passive(&parts.headers, &mut body).await? {
+                        return Err(Error::ContentType { authority });
+                    }
                     return Ok(Response::from_parts(parts, body));
                 }
                 Outcome::Unsent(back, _) if retry_from.is_none() => {
@@ -257,6 +268,7 @@ impl Error {
             Self::Connect { .. } => UpstreamFailure::Connect,
             Self::Lost { .. } => UpstreamFailure::Lost,
             Self::Redirect { .. } => UpstreamFailure::Redirect,
+            Self::ContentType { .. } => UpstreamFailure::ContentType,
             Self::Target { .. } => UpstreamFailure::Target,
             Self::Request(_) => UpstreamFailure::Request,
         }

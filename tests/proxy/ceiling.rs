@@ -81,7 +81,9 @@ impl Line {
         if line.ends_with("/records/tail") {
             let tail = self.tail.load(SeqCst);
             let json = format!(r#"{{"tail":{{"seq_num":{tail},"timestamp":1}}}}"#);
-            return Some(late(json, move || this.holds_tails.load(SeqCst)));
+            return Some(late("application/json", json, move || {
+                this.holds_tails.load(SeqCst)
+            }));
         }
         if !line.starts_with("POST ") {
             return None;
@@ -89,12 +91,15 @@ impl Line {
         let size = self.size.load(SeqCst);
         let start = self.tail.fetch_add(size, SeqCst);
         let ack = ack(start, start + size).encode_to_vec();
-        Some(late(ack, move || this.holds_appends.load(SeqCst)))
+        Some(late("application/protobuf", ack, move || {
+            this.holds_appends.load(SeqCst)
+        }))
     }
 }
 
 /// An answer whose body comes once nothing holds it any more.
 fn late(
+    content_type: &str,
     body: impl Into<Bytes>,
     held: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Response<AnyBody> {
@@ -105,7 +110,9 @@ fn late(
         }
         Ok(http_body::Frame::data(body))
     });
-    Response::new(http_body_util::StreamBody::new(chunks).boxed_unsync())
+    let response = Response::builder().header("content-type", content_type);
+    let body = http_body_util::StreamBody::new(chunks).boxed_unsync();
+    response.body(body).unwrap()
 }
 
 pub fn ack(start: u64, end: u64) -> AppendAck {
@@ -233,6 +240,7 @@ async fn a_tail_that_cannot_be_had_refuses() {
             assert!(seen.line.ends_with("/tail"), "sent: {}", seen.line);
             let body = Full::new(Bytes::from(tail)).map_err(|never| match never {});
             let answer = Response::builder().status(status);
+            let answer = answer.header("content-type", "application/json");
             Some(answer.body(body.boxed_unsync()).unwrap())
         });
         for encoding in [Encoding::Json, Encoding::Frames] {

@@ -134,6 +134,7 @@ async fn the_upstreams_own_id_stays() {
     stack.lite.lie(|_| {
         let answer = Response::builder().status(503);
         let answer = answer.header("s2-request-id", "the-upstreams");
+        let answer = answer.header("content-type", "application/json");
         let body: AnyBody = http_body_util::Full::from("{}")
             .map_err(|never| match never {})
             .boxed_unsync();

@@ -91,7 +91,7 @@ fn endless() -> (
         Some((frame, queue))
     });
     let body = BodyExt::boxed_unsync(StreamBody::new(stream));
-    (Response::new(body), frames)
+    (typed(body), frames)
 }
 
 #[tokio::test]

@@ -112,8 +112,16 @@ fn full(text: &'static str) -> Body {
         .boxed_unsync()
 }
 
+/// An answer of a type that passes.
+fn typed<B>(body: B) -> Response<B> {
+    let mut response = Response::new(body);
+    let kind = http::HeaderValue::from_static("text/plain");
+    response.headers_mut().insert("content-type", kind);
+    response
+}
+
 fn answer(text: &'static str) -> Answer {
-    Response::new(Full::from(text).boxed_unsync())
+    typed(Full::from(text).boxed_unsync())
 }
 
 fn basin() -> BasinName {
@@ -149,7 +157,7 @@ async fn http1_store(connections: Arc<AtomicUsize>) -> (SocketAddr, String) {
                 let io = acceptor.accept(tcp).await.unwrap();
                 let service = service_fn(|request: Request<Incoming>| async move {
                     let host = request.headers()["host"].to_str().unwrap().to_owned();
-                    Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(host)))
+                    Ok::<_, Infallible>(typed(Full::<Bytes>::from(host)))
                 });
                 let _ = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(io), service)

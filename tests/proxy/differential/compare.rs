@@ -13,14 +13,16 @@ use serde_json::{Value, json};
 use super::ops::{Call, Op};
 use crate::harness::{Answer, Delivered, Encoding, Frame, delivered, gunzip, metered};
 
-/// Headers of the connection, and those whose value is a matter of luck. `s2-request-id` is streamseal's
-/// own: `s2-lite` answers without one.
-const NOT_COMPARED: [&str; 5] = [
+/// Headers of the connection, and those whose value is a matter of luck. `s2-request-id` and
+/// `x-content-type-options` are streamseal's own: `s2-lite` answers without them. No S2 client looks at the latter;
+/// it keeps browsers from taking text of records for a page.
+const NOT_COMPARED: [&str; 6] = [
     "date",
     "connection",
     "transfer-encoding",
     "content-length",
     "s2-request-id",
+    "x-content-type-options",
 ];
 
 /// What only an answer to a preflight can vary with.

@@ -36,6 +36,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("registry", include_str!("../registry.rs")),
     ("registry_intents", include_str!("../registry_intents.rs")),
     ("routes", include_str!("../routes.rs")),
+    ("routes_answers", include_str!("../routes_answers.rs")),
     ("routes_own_token", include_str!("../routes_own_token.rs")),
     ("routes_unknown", include_str!("../routes_unknown.rs")),
     ("secrecy", include_str!("../secrecy.rs")),
@@ -94,6 +95,9 @@ const LINES: &[Line] = &[
           "hostile::wire::broken_http_is_an_error_in_time_and_floods_are_not_read", "hostile::answers::every_lie_about_reads_has_its_outcome",
           "hostile::leads::redirects_are_refused_on_every_way", "hostile::slow::who_drips_is_given_up_on_and_nobody_else_waits"],
         &["sessions, and calls that are passed through, last as long as both sides keep them"]),
+    line("answers with a page or a script, to run under the proxy's name",
+        &["routes_answers::pages_and_scripts_never_pass", "routes_answers::no_answer_lets_a_browser_guess_its_type"],
+        &["Any other, a page or a script above all, would run in a browser under the proxy's name"]),
 
     // A client …
     line("makes a call that S2 does not have, with records in it",
