@@ -1,5 +1,8 @@
 //! What certificates say of themselves: whose they are, and from when to when they are valid.
 
+mod names;
+mod presented;
+
 use std::{
     fmt::Write as _,
     sync::Arc,
@@ -12,7 +15,13 @@ use x509_parser::{
     extensions::GeneralName,
     objects::{oid_registry, oid2abbrev},
     prelude::FromDer as _,
+    revocation_list::CertificateRevocationList,
     x509::{AttributeTypeAndValue, X509Name},
+};
+
+pub use self::{
+    names::CertificateNames,
+    presented::{ClientTrust, ClientVerifier, PresentedCertificate},
 };
 
 /// Longest subject that is shown. RFC 5280 bounds its usual parts at 64 characters each; a certificate
@@ -26,6 +35,8 @@ pub enum Role {
     Listener,
     /// What client certificates must be issued by.
     ClientCa,
+    /// The revocation list of an authority of clients.
+    ClientCrl,
     /// What the upstream's certificate must be issued by.
     UpstreamCa,
     /// What the proxy presents to the upstream.
@@ -38,6 +49,7 @@ impl Role {
         match self {
             Self::Listener => "listener",
             Self::ClientCa => "client_ca",
+            Self::ClientCrl => "client_crl",
             Self::UpstreamCa => "upstream_ca",
             Self::UpstreamClient => "upstream_client",
         }
@@ -66,6 +78,19 @@ impl Certificate {
             subject: name_of(&parsed),
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
+        })
+    }
+
+    /// The issuer of a revocation list, and the time until which the list stands; without a `nextUpdate`,
+    /// for good. `None` when it is not a revocation list.
+    pub fn read_crl(der: &[u8]) -> Option<Self> {
+        let (_, parsed) = CertificateRevocationList::from_der(der).ok()?;
+        let next = parsed.next_update();
+        Some(Self {
+            role: Role::ClientCrl,
+            subject: shortened(&distinguished(parsed.issuer())),
+            not_before: parsed.last_update().timestamp(),
+            not_after: next.map_or(i64::MAX, |next| next.timestamp()),
         })
     }
 
@@ -127,6 +152,10 @@ fn distinguished(name: &X509Name<'_>) -> String {
 
 fn escaped(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
+    // A `#` in front stands for a value that is no text.
+    if value.starts_with('#') {
+        text.push('\\');
+    }
     for character in value.chars() {
         match character {
             ',' | '+' | '\\' | '"' | '=' => text.extend(['\\', character]),
@@ -175,6 +204,15 @@ mod tests {
         });
         let shown = subject(&der).unwrap();
         assert_eq!(&*shown, r"O=Example, CN=billing\, CN\=root\u{a}");
+    }
+
+    #[test]
+    fn text_in_a_subject_cannot_pass_for_bytes() {
+        let der = made(|params| {
+            let name = &mut params.distinguished_name;
+            name.push(DnType::CommonName, "#0c0461646d69");
+        });
+        assert_eq!(&*subject(&der).unwrap(), r"CN=\#0c0461646d69");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where keys come from: the client's header, a file of the operator's, the projects that API keys are of, or a
 //! key management service.
 
+mod clients;
 mod file;
 mod glob;
 mod header;
@@ -11,6 +12,7 @@ mod rotation;
 
 use serde::{Deserialize, Serialize};
 
+pub use clients::{ClientGrant, ClientRights, ClientRule, ClientRules, Clients};
 pub use file::{FileKey, FileKeyError};
 pub use glob::glob;
 pub use header::{KEY_HEADER, check_length, from_header};
