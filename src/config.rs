@@ -16,7 +16,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    keys::{self, ProjectRule, Projects, kms},
+    keys::{self, ClientRules, Clients, ProjectRule, Projects, kms},
     process,
     registry::rules::{BasinRule, KeySource, Rules, StreamRule},
     server::{self, Authenticate, admin},
@@ -30,10 +30,20 @@ const ENV_PREFIX: &str = "STREAMSEAL_";
 /// What stands between the levels of a key in an environment variable.
 const ENV_LEVEL: &str = "__";
 
+/// The mistake of a gateway that does not say which of its clients may do what.
+const CLIENTS_MISSING: &str = "clients: with listen.authenticate = \"mtls\" and upstream.access_token_file every \
+     admitted client would act with our token on every stream. Give each client its rights:\n  \
+     [[clients]]\n  subject = \"O=Example, CN=billing\"\n  match = [\"billing-*/**\"]\n  \
+     scopes = [\"append\", \"read\"]\nor let every client use every stream, at the top of the file:\n  \
+     clients = \"any\"";
+
 /// The configuration of the process. Holds no secrets, only the paths of the files they are in.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Which streams client certificates may use, and for what.
+    #[serde(skip_serializing_if = "ClientRules::is_empty")]
+    pub clients: ClientRules,
     /// Where clients connect, and who may.
     pub listen: server::Config,
     /// Where health, metrics, the admin API and the status page are.
@@ -158,10 +168,29 @@ impl Config {
             ),
             true | false => {}
         }
+        problems.extend(self.rights_of_clients());
         if let Err(mistakes) = self.rules() {
             problems.extend(mistakes);
         }
+        if let Err(mistakes) = self.clients() {
+            problems.extend(mistakes);
+        }
         problems
+    }
+
+    /// A certificate gives rights only where one is asked for. With a token of ours every client would act as we
+    /// do: the operator has to say which may.
+    fn rights_of_clients(&self) -> Option<String> {
+        let asks_certificates = self.listen.authenticate == Authenticate::Mtls;
+        let has_own_token = self.upstream.access_token_file.is_set();
+        match self.clients.is_empty() {
+            true if asks_certificates && has_own_token => Some(CLIENTS_MISSING.to_owned()),
+            false if !asks_certificates => Some(
+                "clients: need listen.authenticate = \"mtls\", or no certificate proves who a client is"
+                    .to_owned(),
+            ),
+            true | false => None,
+        }
     }
 
     /// Rules that need a key management service where there is none.
@@ -192,6 +221,15 @@ impl Config {
                 Err(mistakes.into_iter().flatten().flatten().collect())
             }
         }
+    }
+
+    /// The rights of client certificates.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake, each with its place.
+    pub fn clients(&self) -> Result<Clients, Vec<String>> {
+        Clients::compile(&self.clients)
     }
 
     /// The configuration in effect, every key written out.

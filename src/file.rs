@@ -6,7 +6,9 @@ use std::{
 };
 
 use http::HeaderValue;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject,
+};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -74,6 +76,28 @@ pub fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static
         .map_err(|_| format!("{key}: {} is not valid PEM", path.display()))?;
     if found.is_empty() {
         return Err(format!("{key}: {} holds no certificate", path.display()));
+    }
+    Ok(found)
+}
+
+/// The revocation lists in the PEM file that configuration key `key` names, in the file's order.
+///
+/// # Errors
+///
+/// When the file cannot be read, is not PEM, or holds no list: the key and the path.
+pub fn revocation_lists(
+    key: &str,
+    path: &Path,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let pem = read(key, path)?;
+    let found: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| format!("{key}: {} is not valid PEM", path.display()))?;
+    if found.is_empty() {
+        return Err(format!(
+            "{key}: {} holds no revocation list; it must hold X509 CRL blocks in PEM",
+            path.display()
+        ));
     }
     Ok(found)
 }

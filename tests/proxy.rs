@@ -22,6 +22,8 @@ mod audit;
 mod ceiling;
 #[path = "proxy/ceiling_races.rs"]
 mod ceiling_races;
+#[path = "proxy/clients/mod.rs"]
+mod clients;
 #[path = "proxy/control.rs"]
 mod control;
 #[path = "proxy/control_bodies.rs"]

@@ -6,8 +6,9 @@ use super::Failure;
 use crate::config::Config;
 
 /// What comes in force of `wanted` on a proxy that runs with `running`: certificates, the access token, the
-/// rules, and `store.plain_streams`, which the rules decide where it is left out. Who decides who comes in
-/// (`listen.authenticate`) is not among them: connections that are open came in under the old rule.
+/// rules, the rights of clients, and `store.plain_streams`, which the rules decide where it is left out. Who
+/// decides who comes in (`listen.authenticate`) is not among them: connections that are open came in under the
+/// old rule.
 pub(super) fn effective(running: &Config, wanted: &Config) -> Config {
     let mut effective = running.clone();
     if running.listen.plaintext == wanted.listen.plaintext {
@@ -20,6 +21,7 @@ pub(super) fn effective(running: &Config, wanted: &Config) -> Config {
     effective.streams = wanted.streams.clone();
     effective.projects = wanted.projects.clone();
     effective.store.plain_streams = wanted.store.plain_streams;
+    effective.clients = wanted.clients.clone();
     effective
 }
 
@@ -80,6 +82,7 @@ mod tests {
              [upstream.tls]\nca_file = \"uca\"\n\
              [store]\nunknown_streams = \"plain\"\nplain_streams = \"refuse\"\n[keys]\ncheck = \"off\"\n\
              [kms]\nprovider = \"aws\"\n[limits]\ndrain_timeout = \"1s\"\n\
+             [[clients]]\nsubject = \"CN=a\"\nmatch = [\"b/s\"]\nscopes = [\"read\"]\n\
              [[basins]]\nmatch = \"b\"\n[[streams]]\nmatch = \"b/s\"\ncipher = \"none\"\n",
         );
         let effective = effective(&running, &wanted);
@@ -96,6 +99,7 @@ mod tests {
                 plain_streams: wanted.store.plain_streams,
                 ..running.store.clone()
             },
+            clients: wanted.clients.clone(),
             basins: wanted.basins.clone(),
             streams: wanted.streams.clone(),
             ..running

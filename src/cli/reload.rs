@@ -18,6 +18,7 @@ use super::{
 use crate::{
     certificate::{Certificate, Role},
     config::Config,
+    keys::{ClientRules, Clients},
     proxy::Proxy,
     registry::rules::Rules,
     server::{self, LiveTls, Outcome, Reloads},
@@ -49,6 +50,7 @@ struct Renewed {
     tls: server::Renewed,
     upstream: upstream::Renewed,
     rules: Rules,
+    clients: Clients,
 }
 
 impl Reloader {
@@ -94,6 +96,7 @@ impl Reloader {
     fn replace(&self, wanted: &Config) -> Result<Vec<String>, Failure> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         checked(wanted)?;
+        keeps_clients(&running, wanted)?;
         let effective = effective(&running, wanted);
         let waiting = differences(&effective, wanted)?;
         if !waiting.is_empty() {
@@ -137,18 +140,23 @@ impl Live {
         let rules = config
             .rules()
             .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
+        let clients = config
+            .clients()
+            .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
         let tls = self.tls.renew(&config.listen);
         let upstream = self.upstream.renew(&config.upstream);
         Ok(Renewed {
             tls: tls.map_err(|error| Failure::Config(error.to_string()))?,
             upstream: upstream.map_err(|error| Failure::Config(error.to_string()))?,
             rules,
+            clients,
         })
     }
 
     /// Who may come in changes before what they may reach.
     fn replace(&self, renewed: Renewed) {
         self.tls.replace(renewed.tls);
+        self.proxy.replace_clients(renewed.clients);
         self.proxy.replace_rules(renewed.rules);
         self.upstream.replace(renewed.upstream);
     }
@@ -220,6 +228,19 @@ fn report(applied: &Result<Vec<String>, Failure>) {
         Err(failure) => {
             tracing::error!("configuration refused, the one before stays in force: {failure}")
         }
+    }
+}
+
+/// Refuses a configuration that lost all of its `[[clients]]`: cut short by its writer, say. Every certificate
+/// would have every right then.
+fn keeps_clients(running: &Config, wanted: &Config) -> Result<(), Failure> {
+    match wanted.clients.is_empty() && matches!(&running.clients, ClientRules::Rules(rules) if !rules.is_empty()) {
+        true => Err(Failure::Config(
+            "clients: there are no more [[clients]] tables; write clients = \"any\" to let every client \
+             certificate use every stream"
+                .to_owned(),
+        )),
+        false => Ok(()),
     }
 }
 

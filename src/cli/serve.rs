@@ -130,6 +130,9 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     let rules = config
         .rules()
         .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
+    let clients = config
+        .clients()
+        .map_err(|mistakes| Failure::Config(mistakes.join("\n")))?;
     let metrics = measured(config)?;
     let upstream = Upstream::new(&config.upstream, Arc::clone(&metrics))
         .map_err(|error| Failure::Config(error.to_string()))?;
@@ -158,6 +161,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         rotate_after: config.keys.rotate_after.clone(),
         kms: kms.clone(),
         takes_api_keys: config.listen.authenticate == Authenticate::ApiKey,
+        clients,
         upstream: upstream.clone(),
         basin_domain: config.listen.basin_domain.clone(),
         metrics: Arc::clone(&metrics),

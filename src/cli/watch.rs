@@ -108,6 +108,7 @@ fn files(config: &Config) -> Vec<&Path> {
         &listen.cert_file,
         &listen.key_file,
         &listen.client_ca_file,
+        &listen.client_crl_file,
         &upstream.access_token_file,
         &upstream.tls.ca_file,
         &upstream.tls.client_cert_file,
@@ -208,6 +209,13 @@ mod tests {
         }
         let now = looks(watch.paths()).await;
         assert!(watch.settled(now));
+    }
+
+    #[test]
+    fn revocation_list_is_watched() {
+        let mut config = Config::default();
+        config.listen.tls.client_crl_file = "crl.pem".into();
+        assert_eq!(files(&config), [Path::new("crl.pem")]);
     }
 
     #[tokio::test(start_paused = true)]

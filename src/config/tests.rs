@@ -312,3 +312,83 @@ fn keys_of_a_service_need_one() {
     let with = load(&format!("{tls}{aws}{rule}"), &[]).unwrap();
     assert_eq!(with.check(), [""; 0]);
 }
+
+/// A gateway with a certificate authority and a token of its own, as far as a check of its sections needs it.
+fn gateway(clients: &str) -> String {
+    format!(
+        "{clients}\n[listen]\nauthenticate = \"mtls\"\n[listen.tls]\nself_signed = true\nclient_ca_file = \"/nowhere/ca.pem\"\n\
+         [upstream]\naccess_token_file = \"/nowhere/token\"\n"
+    )
+}
+
+#[test]
+fn gateway_with_its_own_token_says_what_clients_may_do() {
+    let rules = "[[clients]]\nsubject = \"CN=a\"\nmatch = [\"a-*/**\"]\nscopes = [\"append\"]";
+    let clients = |text: &str| {
+        let problems = load(text, &[]).unwrap().check();
+        let is_of_clients = |problem: &String| problem.starts_with("clients");
+        problems
+            .into_iter()
+            .filter(is_of_clients)
+            .collect::<Vec<_>>()
+    };
+    let [missing] = &clients(&gateway(""))[..] else {
+        panic!("one problem");
+    };
+    for form in [
+        "[[clients]]",
+        "clients = \"any\"",
+        "subject = ",
+        "scopes = ",
+    ] {
+        assert!(missing.contains(form), "{missing}");
+    }
+    assert_eq!(clients(&gateway("clients = \"any\"")), [""; 0]);
+    assert_eq!(clients(&gateway(rules)), [""; 0]);
+    let without_token = gateway("").replace("access_token_file", "basin_endpoint");
+    assert_eq!(clients(&without_token), [""; 0]);
+    for other in ["upstream", "api-key", "none"] {
+        for written in [rules, "clients = \"any\""] {
+            let text = gateway(written).replace("\"mtls\"", &format!("{other:?}"));
+            let problems = clients(&text);
+            assert!(problems[0].starts_with("clients: need listen.authenticate = \"mtls\""));
+        }
+    }
+    let wrong = "[[clients]]\nsubject = \"a\"\nmatch = [\"x\"]\nscopes = []";
+    assert_eq!(clients(&gateway(wrong)).len(), 3);
+}
+
+#[test]
+fn clients_are_written_out_as_they_were_read() {
+    let rules = "[[clients]]\nsan = \"a.example.org\"\nmatch = [\"a-*/**\"]\nscopes = [\"append\", \"read\"]";
+    for clients in ["clients = \"any\"", rules] {
+        let config = load(&gateway(clients), &[]).unwrap();
+        let written = config.to_toml().unwrap();
+        assert!(
+            written.contains(clients.lines().last().unwrap()),
+            "{written}"
+        );
+        assert_eq!(load(&written, &[]).unwrap(), config);
+    }
+    for (clients, expected) in [
+        (
+            "clients = \"all\"",
+            "clients: expected [[clients]] tables or \"any\"",
+        ),
+        (
+            "clients = 3",
+            "clients: expected [[clients]] tables or \"any\"",
+        ),
+        (
+            "[[clients]]\nmatch = [\"a/b\"]\nscopes = [\"write\"]",
+            "expected one of append, read, manage",
+        ),
+        (
+            "[[clients]]\nname = \"x\"\nmatch = []\nscopes = []",
+            "unknown field",
+        ),
+    ] {
+        let found = mistakes(&gateway(clients), &[]).join("\n");
+        assert!(found.contains(expected), "{expected} not in {found}");
+    }
+}

@@ -6,17 +6,34 @@ use http::{Request, header};
 use hyper::body::Incoming;
 
 use super::{
-    Error, Proxy,
+    Error, Peer, Proxy,
     call::Caller,
-    gate::{Pass, Refusal, Tenure},
+    gate::{Judges, Pass, Principal, Refusal, Tenure},
     respond::Asked,
 };
-use crate::{project::Scope, stream::StreamPath};
+use crate::{keys::Clients, project::Scope, stream::StreamPath};
 
 impl Proxy {
-    /// Lets a client in by its API key, if that is how clients come in. Neither the key nor anything of it is
-    /// in the request from here on: the project's own token goes with it instead.
+    /// Puts other rights of client certificates in force. They hold for requests and sessions that are running,
+    /// too.
+    pub fn replace_clients(&self, clients: Clients) {
+        self.clients.replace(clients);
+    }
+
+    /// Lets a client in by its certificate and its API key, as far as clients come in with these. Neither the
+    /// key nor anything of it is in the request from here on: the project's own token goes with it instead.
     pub(super) async fn admit(
+        &self,
+        request: &mut Request<Incoming>,
+        peer: &Peer,
+        asked: &Asked,
+    ) -> Result<Principal, Error> {
+        let pass = self.admit_api_key(request, asked).await;
+        let holder = self.clients.judge(peer.certificate.as_ref())?;
+        Ok(Principal::new(pass?, holder))
+    }
+
+    async fn admit_api_key(
         &self,
         request: &mut Request<Incoming>,
         asked: &Asked,
@@ -39,28 +56,40 @@ impl Proxy {
         Ok(Some(Arc::new(pass)))
     }
 
-    /// Judges once more, after something that took its time: the API key may be over, or allow less.
+    /// Judges once more, after something that took its time: the API key may be over, the certificate revoked,
+    /// and each may allow less.
     ///
     /// # Errors
-    /// What `allowed` says, [`Error::Unauthenticated`], or the config store's.
+    /// What `allowed` says, [`Error::Unauthenticated`], [`Error::Denied`], or the config store's.
     pub(super) async fn still<E: Into<Error>>(
         &self,
         caller: &Caller,
-        allowed: impl FnOnce(&Pass) -> Result<(), E>,
+        allowed: impl FnOnce(&Principal) -> Result<(), E>,
     ) -> Result<(), Error> {
-        let (Some(gate), Some(pass)) = (&self.gate, caller.pass()) else {
-            return Ok(());
+        let principal = caller.principal();
+        let holder = self.clients.judge(principal.certificate())?;
+        let pass = match (&self.gate, principal.api_key()) {
+            (Some(gate), Some(pass)) => {
+                let rules = self.registry.rules();
+                let pass = gate.readmit(pass, rules.projects()).await?;
+                Some(Arc::new(pass))
+            }
+            _ => None,
         };
-        let rules = self.registry.rules();
-        let pass = gate.readmit(pass, rules.projects()).await?;
-        allowed(&pass).map_err(Into::into)
+        allowed(&Principal::new(pass, holder)).map_err(Into::into)
     }
 
     /// How long something may go on that needs this scope on this stream.
     pub(super) fn tenure(&self, caller: &Caller, scope: Scope, path: &StreamPath) -> Tenure {
-        match (&self.gate, caller.pass()) {
-            (Some(gate), Some(pass)) => Tenure::watched(gate, &self.registry, pass, scope, path),
-            _ => Tenure::endless(),
+        let principal = caller.principal();
+        if principal.api_key().is_none() && principal.certificate().is_none() {
+            return Tenure::endless();
         }
+        let judges = Judges {
+            gate: self.gate.as_ref().map(Arc::downgrade),
+            clients: Arc::clone(&self.clients),
+            registry: Arc::downgrade(&self.registry),
+        };
+        Tenure::watched(judges, principal, scope, path)
     }
 }

@@ -14,7 +14,7 @@ use super::{
     call::{Caller, Stop, collect},
     ceiling::StreamCeiling,
     control::collect_error,
-    gate::Pass,
+    gate::Principal,
     managed::{Sealer, Sealing, StreamKeys},
     respond::{self, Asked},
 };
@@ -96,7 +96,7 @@ impl Proxy {
         .await
         .map_err(|error| collect_error(error, encoding.bad_body()))?;
         let input = encoding.decode(body.clone())?;
-        let allowed = |pass: &Pass| pass.allow_stream(Scope::Append, &path);
+        let allowed = |caller: &Principal| caller.allow_stream(Scope::Append, &path);
         self.still(caller, allowed).await?;
         let headers = &parts.headers;
         let access = self.append_access(&path, Some(&input), headers, caller);
@@ -182,7 +182,7 @@ impl Proxy {
             let ceiling = self.ceiling((&stream, first), &sealer, uri, caller).await?;
             let reserved = ceiling.reserve(input).await;
             reserved.map_err(Stop::before_sending)?;
-            let allowed = |pass: &Pass| pass.allow_stream(Scope::Append, &path);
+            let allowed = |principal: &Principal| principal.allow_stream(Scope::Append, &path);
             self.still(caller, allowed).await?;
             Ok(ceiling)
         };

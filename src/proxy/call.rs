@@ -7,7 +7,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::{BodyExt as _, Empty, Full};
 use serde::de::DeserializeOwned;
 
-use super::{Error, gate::Pass};
+use super::{
+    Error,
+    gate::{Pass, Principal},
+};
 use crate::{
     telemetry::label::Operation,
     upstream::{self, Body, ResponseBody, Target, Upstream},
@@ -130,8 +133,8 @@ pub struct Caller {
     upstream: Upstream,
     operation: Operation,
     authorization: Option<HeaderValue>,
-    /// The API key that the client came in with, if that is how it came.
-    pass: Option<Arc<Pass>>,
+    /// The client, and its rights.
+    principal: Principal,
     /// The request's id and its place in a trace.
     origin: Vec<(&'static str, HeaderValue)>,
 }
@@ -145,14 +148,14 @@ impl Caller {
         upstream: &Upstream,
         headers: &HeaderMap,
         operation: Operation,
-        pass: Option<Arc<Pass>>,
+        principal: Principal,
     ) -> Self {
         let authorization = headers.get(header::AUTHORIZATION).cloned();
         let origin = |name| headers.get(name).map(|value| (name, value.clone()));
         Self {
             upstream: upstream.clone(),
             operation,
-            pass,
+            principal,
             authorization: authorization.map(|mut value| {
                 value.set_sensitive(true);
                 value
@@ -163,7 +166,12 @@ impl Caller {
 
     /// The API key that the client came in with, if that is how it came.
     pub fn pass(&self) -> Option<&Arc<Pass>> {
-        self.pass.as_ref()
+        self.principal.api_key()
+    }
+
+    /// The client, with the rights that it had when its request was let in.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
     }
 
     /// `GET`s `path` and reads the whole answer.

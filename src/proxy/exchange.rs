@@ -293,7 +293,7 @@ impl Exchange {
             what: &self.what,
             client: Client {
                 address: self.peer.address,
-                certificate: self.peer.subject.as_deref(),
+                certificate: self.peer.subject(),
                 token: self.token.as_deref(),
                 project: api_key.map(|(project, _)| project.as_str()),
                 api_key: api_key.map(|(_, id)| id.as_str()),

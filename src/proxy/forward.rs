@@ -14,7 +14,7 @@ use self::{bound::bound, first_ack::FirstAck, plain_body::PlainBody};
 use super::{
     Error, Proxy,
     call::{Caller, Stop, empty, full},
-    gate::{Pass, Tenure},
+    gate::{Principal, Tenure},
     respond::{self, Asked},
     route::{Forwarded, NotRecords, takes_body},
 };
@@ -165,7 +165,7 @@ impl Proxy {
         let sent = async { Ok(self.upstream.send(target, request).await?) };
         let answer = respond::relay(tenure.within::<_, Error>(sent).await?);
         // The tenure looks now and then only.
-        let allowed = |pass: &Pass| pass.allow_stream(Scope::Read, path);
+        let allowed = |caller: &Principal| caller.allow_stream(Scope::Read, path);
         self.still(caller, allowed).await?;
         Ok(answer.map(|body| bound(body, &tenure, asked)))
     }

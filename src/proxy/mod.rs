@@ -36,7 +36,7 @@ use self::{
     ceiling::Ceiling,
     control::{Control, ControlCall},
     exchange::Exchange,
-    gate::{Gate, Pass},
+    gate::{ClientAccess, Gate, Principal},
     managed::{Keyring, StreamKeys},
     plain::PlainTraffic,
     respond::Asked,
@@ -47,7 +47,7 @@ use crate::{
     clock::Clock,
     crypto::{KeyCheck, StreamCipher},
     drain::Drain,
-    keys::{self, RotateAfter, kms::Kms},
+    keys::{self, Clients, RotateAfter, kms::Kms},
     registry::{self, Access, Lookup, Purpose, Registry, SealedStream, rules::Rules},
     store::{KeyKnown, Store},
     stream::StreamPath,
@@ -75,6 +75,8 @@ pub struct Proxy {
     keyring: Arc<Keyring>,
     /// Checks API keys, when they are what clients come in with.
     gate: Option<Arc<Gate>>,
+    /// The rights of client certificates.
+    clients: Arc<ClientAccess>,
     /// The projects' API keys.
     roster: projects::Roster,
     upstream: Upstream,
@@ -104,6 +106,8 @@ pub struct Parts {
     pub kms: Option<Kms>,
     /// Whether clients come in with API keys.
     pub takes_api_keys: bool,
+    /// The rights of client certificates.
+    pub clients: Clients,
     /// Where requests go.
     pub upstream: Upstream,
     /// Host suffix that follows a basin's name; empty for none.
@@ -138,6 +142,7 @@ impl Proxy {
             gate: parts
                 .takes_api_keys
                 .then(|| Arc::new(Gate::new(Arc::clone(&store), clock.clone()))),
+            clients: Arc::new(ClientAccess::new(parts.clients)),
             roster: projects::Roster::new(Arc::clone(&store), clock),
             keyring: Arc::new(keyring),
             registry,
@@ -175,7 +180,10 @@ impl Proxy {
         let exchange = Exchange::begin(&mut request, peer.clone(), metrics, sinks);
         let asked = Asked::of(&request, &exchange);
         let stopped = Self::stopped(&request);
-        let answered = self.drain.before_over(self.answer(request, &asked)).await;
+        let answered = self
+            .drain
+            .before_over(self.answer(request, peer, &asked))
+            .await;
         let mut response = match answered.unwrap_or_else(|| Err(stopped.into())) {
             Ok(response) => response,
             Err(stop) => {
@@ -199,13 +207,14 @@ impl Proxy {
     async fn answer(
         self: &Arc<Self>,
         mut request: Request<Incoming>,
+        peer: &Peer,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
         if self.gate.is_some() && request.method() == Method::OPTIONS {
             // A browser asks without a token, so nobody is asked on its behalf.
             return Ok(asked.whole(respond::preflight(request.headers())));
         }
-        let pass = self.admit(&mut request, asked).await?;
+        let principal = self.admit(&mut request, peer, asked).await?;
         gate::stray(request.uri(), request.headers())?;
         let (method, uri) = (request.method(), request.uri());
         let routing = Routing {
@@ -229,17 +238,17 @@ impl Proxy {
             return Err(control::unsupported_encoding());
         }
         let mut route = route?;
-        self.allow_without_right(pass.as_ref(), route::needs(&route))?;
-        if let Some(pass) = &pass {
-            pass.allow_route(&route)?;
-            if let Route::Forward(_, Forwarded::Basins) = route {
-                route = Route::Control(ControlCall::ListBasins);
-            }
+        self.allow_without_right(&principal, route::needs(&route))?;
+        principal.allow_route(&route)?;
+        if let Route::Forward(_, Forwarded::Basins) = route
+            && principal.is_limited()
+        {
+            route = Route::Control(ControlCall::ListBasins);
         }
         // Goes with the request to the upstream's metrics.
         let operation = asked.exchange.operation();
         request.extensions_mut().insert(operation);
-        let caller = Caller::new(&self.upstream, request.headers(), operation, pass);
+        let caller = Caller::new(&self.upstream, request.headers(), operation, principal);
         // In boxes: their states are large, and this function's would be the largest of them.
         match route {
             Route::Append(path) => Box::pin(self.append(path, request, &caller, asked)).await,
@@ -255,10 +264,8 @@ impl Proxy {
                 call.check(request.headers())?;
                 let control = self.whole(request).await?;
                 // A reload may have given the proxy a token of its own while the body arrived.
-                self.allow_without_right(caller.pass(), route::call_needs(&call))?;
-                if let Some(pass) = caller.pass() {
-                    pass.allow_call(&call, &control)?;
-                }
+                self.allow_without_right(caller.principal(), route::call_needs(&call))?;
+                caller.principal().allow_call(&call, &control)?;
                 if let ControlCall::CreateBasin | ControlCall::CreateStream(_) = call {
                     asked.exchange.makes(&control.body);
                 }
@@ -267,7 +274,7 @@ impl Proxy {
                     tokio::time::timeout(CONTROL_TURN, this.control_calls.clone().acquire_owned());
                 let turn = self.drain.before_over(turn).await.ok_or(Error::Draining)?;
                 let turn = turn.map_err(|_| Error::Busy)?;
-                let allowed = |pass: &Pass| pass.allow_call(&call, &control);
+                let allowed = |caller: &Principal| caller.allow_call(&call, &control);
                 self.still(&caller, allowed).await?;
                 // Not cut short when the client leaves: upstream and config store go together.
                 let run = async move {
@@ -288,10 +295,10 @@ impl Proxy {
     /// Checks a call that would go up with the proxy's token, for a client without rights of its own.
     fn allow_without_right(
         &self,
-        pass: Option<&Arc<Pass>>,
+        principal: &Principal,
         need: route::Need<'_>,
     ) -> Result<(), Error> {
-        match pass.is_none() && self.upstream.has_own_token() {
+        match !principal.is_limited() && self.upstream.has_own_token() {
             true => route::allow_without_right(need),
             false => Ok(()),
         }

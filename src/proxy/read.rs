@@ -15,7 +15,7 @@ use super::{
     append::{format_of, session_or_refusal},
     call::{Caller, Stop, empty},
     exchange::Exchange,
-    gate::{Pass, Tenure},
+    gate::{Principal, Tenure},
     query::ReadQuery,
     respond::{self, Asked},
 };
@@ -108,7 +108,7 @@ impl Proxy {
                 let collected = collected(&self.upstream, delivery, query.wait());
                 let (batch, charged) = tenure.within(collected).await?;
                 // The tenure looks now and then only.
-                let allowed = |pass: &Pass| pass.allow_stream(Scope::Read, &path);
+                let allowed = |caller: &Principal| caller.allow_stream(Scope::Read, &path);
                 self.still(caller, allowed).await?;
                 Ok(asked.whole(unary(&batch, charged, media, format)))
             }

@@ -64,6 +64,8 @@ pub struct TlsConfig {
     pub self_signed: bool,
     /// PEM certificates that client certificates must be issued by; unset asks for none.
     pub client_ca_file: OptionalFile,
+    /// PEM revocation lists of the authorities in `client_ca_file`.
+    pub client_crl_file: OptionalFile,
 }
 
 /// How much of the proxy clients may use.
@@ -168,6 +170,11 @@ impl Config {
 
 impl TlsConfig {
     fn check(&self, problems: &mut Vec<String>) {
+        if self.client_crl_file.is_set() && !self.client_ca_file.is_set() {
+            problems.push(
+                "listen.tls.client_crl_file: is set without listen.tls.client_ca_file".to_owned(),
+            );
+        }
         let mistake = match (self.cert_file.is_set(), self.key_file.is_set()) {
             (true, false) => "listen.tls.cert_file: is set without listen.tls.key_file",
             (false, true) => "listen.tls.key_file: is set without listen.tls.cert_file",

@@ -28,7 +28,6 @@ use super::{
     Handler, LiveTls, Peer,
     config::Limits,
     linger::{LastBody, Lingering},
-    tls,
 };
 use crate::{
     body::Cutoff,
@@ -97,27 +96,33 @@ impl<H: Handler> Shared<H> {
     ) {
         let mut peer = Peer {
             address,
-            subject: None,
+            certificate: None,
         };
         if let Err(error) = tcp.set_nodelay(true) {
             debug!(peer = %peer.address, %error, "cannot turn on TCP_NODELAY");
         }
         let tcp = Lingering::new(tcp);
         let body = tcp.body();
-        let Some(tls) = self.tls.acceptor() else {
+        let Some(tls) = self.tls.handshake() else {
             return self.serve_http(tcp, body, peer, graceful).await;
         };
-        let handshake = timeout(self.limits.handshake_timeout, tls.accept(tcp));
+        let handshake = timeout(self.limits.handshake_timeout, tls.acceptor.accept(tcp));
         let handshake = tokio::select! {
             handshake = handshake => handshake,
             // Nothing was asked yet.
             () = self.drain.begun() => return,
         };
         match handshake {
-            Ok(Ok(io)) => {
-                peer.subject = tls::subject(io.get_ref().1);
-                self.serve_http(io, body, peer, graceful).await;
-            }
+            Ok(Ok(io)) => match tls.presented(io.get_ref().1) {
+                Ok(certificate) => {
+                    peer.certificate = certificate;
+                    self.serve_http(io, body, peer, graceful).await;
+                }
+                Err(_) => {
+                    self.handshake_failed(HandshakeFailure::Tls);
+                    debug!(peer = %peer.address, "cannot read the client certificate");
+                }
+            },
             Ok(Err(error)) => {
                 self.handshake_failed(HandshakeFailure::Tls);
                 debug!(peer = %peer.address, %error, "TLS handshake failed");

@@ -1,17 +1,17 @@
 //! TLS towards clients: the listener's certificate, and the certificates asked of clients.
 
-use std::{path::Path, sync::Arc};
+mod clients;
+
+use std::sync::Arc;
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
-use rustls::{
-    RootCertStore, ServerConfig, ServerConnection,
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
-};
+use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use self::clients::AskedOfClients;
 use super::config::Config;
 use crate::{
-    certificate::{self, Certificate, Role},
+    certificate::{Certificate, ClientVerifier, Role},
     file::{self, OptionalFile},
 };
 
@@ -20,7 +20,6 @@ const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 const CERT_KEY: &str = "listen.tls.cert_file";
 const KEY_KEY: &str = "listen.tls.key_file";
-const CLIENT_CA_KEY: &str = "listen.tls.client_ca_file";
 
 /// What new connections to the listener need for TLS.
 pub(super) struct Tls {
@@ -28,7 +27,7 @@ pub(super) struct Tls {
     /// The certificate that was made because none was named.
     made: Option<Made>,
     chain: Vec<CertificateDer<'static>>,
-    client_cas: Vec<CertificateDer<'static>>,
+    clients: Option<AskedOfClients>,
 }
 
 /// A certificate that clients cannot know.
@@ -60,31 +59,32 @@ impl Tls {
         } else {
             identity(&config.tls.cert_file, &config.tls.key_file)
         };
-        let clients = match config.tls.client_ca_file.path() {
-            Some(path) => client_verifier(path),
-            None => Ok((Vec::new(), WebPkiClientVerifier::no_client_auth())),
-        };
+        let clients = AskedOfClients::load(&config.tls);
         match (identity, clients) {
             (Ok(identity), Ok(clients)) => Self::new(identity, clients)
                 .map(Some)
                 .map_err(|problem| vec![problem]),
             (identity, clients) => {
                 let mut problems = identity.err().unwrap_or_default();
-                problems.extend(clients.err());
+                problems.extend(clients.err().unwrap_or_default());
                 Err(problems)
             }
         }
     }
 
-    fn new(identity: Identity, (client_cas, clients): Clients) -> Result<Self, String> {
+    fn new(identity: Identity, clients: Option<AskedOfClients>) -> Result<Self, String> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let chain = identity.chain.clone();
+        let verifier = match &clients {
+            Some(asked) => Arc::clone(&asked.verifier.0),
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
         // Sessions that clients may resume are remembered in here: a new configuration knows none, so that
-        // nobody comes back in past its client CA.
+        // no client comes back in past the authorities and revocation lists of now.
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| format!("listen.tls: {error}"))?
-            .with_client_cert_verifier(clients)
+            .with_client_cert_verifier(verifier)
             .with_single_cert(identity.chain, identity.key)
             .map_err(|error| format!("{CERT_KEY}: {error}"))?;
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
@@ -92,7 +92,7 @@ impl Tls {
             config: Arc::new(config),
             made: identity.made,
             chain,
-            client_cas,
+            clients,
         })
     }
 
@@ -105,7 +105,12 @@ impl Tls {
     pub(super) fn certificates(&self) -> impl Iterator<Item = Certificate> {
         let read = |role| move |der| Certificate::read(role, der);
         let chain = self.chain.iter().filter_map(read(Role::Listener));
-        chain.chain(self.client_cas.iter().filter_map(read(Role::ClientCa)))
+        chain.chain(self.clients.iter().flat_map(AskedOfClients::certificates))
+    }
+
+    /// The check of client certificates, if the listener asks for them.
+    pub(super) fn verifier(&self) -> Option<&Arc<ClientVerifier>> {
+        self.clients.as_ref().map(|asked| &asked.verifier)
     }
 }
 
@@ -123,14 +128,6 @@ impl From<Made> for Identity {
             made: Some(made),
         }
     }
-}
-
-type Clients = (Vec<CertificateDer<'static>>, Arc<dyn ClientCertVerifier>);
-
-/// Whose certificate the client presented; `None` when it was not asked for one.
-pub(super) fn subject(connection: &ServerConnection) -> Option<Arc<str>> {
-    let own = connection.peer_certificates()?.first()?;
-    certificate::subject(own)
 }
 
 fn identity(chain: &OptionalFile, key: &OptionalFile) -> Result<Identity, Vec<String>> {
@@ -173,18 +170,4 @@ fn make(config: &Config) -> Result<Made, String> {
         })
     };
     make().map_err(|error| format!("listen.tls.self_signed: {error}"))
-}
-
-fn client_verifier(path: &Path) -> Result<Clients, String> {
-    let unusable =
-        |error: &dyn std::fmt::Display| format!("{CLIENT_CA_KEY}: {}: {error}", path.display());
-    let mut roots = RootCertStore::empty();
-    let found = file::certificates(CLIENT_CA_KEY, path)?;
-    for certificate in &found {
-        let added = roots.add(certificate.clone());
-        added.map_err(|error| unusable(&error))?;
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    Ok((found, verifier.map_err(|error| unusable(&error))?))
 }

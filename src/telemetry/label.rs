@@ -112,7 +112,7 @@ label! {
 }
 
 label! {
-    /// Why an API key is refused, or does not allow something.
+    /// Why an API key is refused, or an API key or a client certificate does not allow something.
     ApiKeyRefusal {
         /// There is none.
         Missing = "missing",
@@ -130,7 +130,7 @@ label! {
         NotTaken = "not_taken",
         /// It may not be used for this.
         Scope = "scope",
-        /// The stream or basin is not its project's.
+        /// The stream or basin is not its project's, or no rule gives it to the certificate.
         Owner = "owner",
         /// The master key in it does not open, or is not its project's.
         MasterKey = "master_key",

@@ -43,7 +43,33 @@ pub async fn stack() -> (Stack, Token) {
 /// The streams of [`stack`].
 pub const STREAMS: [&str; 2] = ["sealed", "plain"];
 
-async fn reading(client: &Client, token: &Token, stream: &str, encoding: Encoding) -> Live {
+/// What makes a request one of its client's.
+pub trait Signs {
+    /// The request with the client's credential.
+    fn on(&self, ask: Ask) -> Ask;
+}
+
+impl Signs for Token {
+    fn on(&self, ask: Ask) -> Ask {
+        Token::on(self, ask)
+    }
+}
+
+/// The connection says who the client is.
+pub struct Bare;
+
+impl Signs for Bare {
+    fn on(&self, ask: Ask) -> Ask {
+        ask.basin(BASIN)
+    }
+}
+
+pub async fn reading(
+    client: &Client,
+    token: &impl Signs,
+    stream: &str,
+    encoding: Encoding,
+) -> Live {
     let ask = read(stream, "seq_num=0", encoding);
     let mut live = Live::new(client.open(token.on(ask)).await);
     match encoding {
@@ -59,13 +85,13 @@ async fn reading(client: &Client, token: &Token, stream: &str, encoding: Encodin
     live
 }
 
-async fn appending(client: &Client, token: &Token, stream: &str) -> Session {
+pub async fn appending(client: &Client, token: &impl Signs, stream: &str) -> Session {
     let ask = token.on(Ask::post(records(stream)).key(&KEY));
     Session::append(client, ask).await
 }
 
 /// Appends a record; where it went.
-async fn append_one(session: &mut Session) -> u64 {
+pub async fn append_one(session: &mut Session) -> u64 {
     session.send(frame(&input([record(&[], "more")]))).await;
     let frame = session.live.frame().await.unwrap().unwrap();
     frame.ack().start.unwrap().seq_num
@@ -108,7 +134,7 @@ pub async fn tail(stack: &Stack, stream: &str) -> u64 {
 }
 
 /// Every kind of session with this API key, and what ends when it does.
-struct Open {
+pub struct Open {
     reads: Vec<(&'static str, Encoding, Live)>,
     appends: Vec<(&'static str, Session)>,
     _clients: Vec<Client>,
@@ -117,6 +143,11 @@ struct Open {
 impl Open {
     async fn with(stack: &Stack, token: &Token) -> Self {
         let clients = vec![stack.h1().await, stack.h1().await, stack.h2().await];
+        Self::over(clients, token).await
+    }
+
+    /// Every kind of session over three connections of one client.
+    pub async fn over(clients: Vec<Client>, token: &impl Signs) -> Self {
         let mut reads = Vec::new();
         let mut appends = Vec::new();
         for stream in STREAMS {
@@ -141,7 +172,7 @@ impl Open {
     }
 
     /// Waits for the end of all. Sealed ones end with this error, plain ones break off.
-    async fn end(self, status: u16, code: &str) {
+    pub async fn end(self, status: u16, code: &str) {
         let ended = tokio::time::timeout(SOON, self.each_end(status, code)).await;
         ended.expect("they do not end");
     }

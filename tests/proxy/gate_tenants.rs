@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use streamseal::{
     project::{Scope, Scopes},
-    proxy::gate::Denied,
+    proxy::gate::{By, Denied},
 };
 
 use crate::harness::{
@@ -475,7 +475,7 @@ async fn each_scope_allows_its_own_and_nothing_else() {
                 answer.text()
             );
             if !is_allowed {
-                let denied = Denied::Scope(*wanted).to_string();
+                let denied = Denied::Scope(By::ApiKey, *wanted).to_string();
                 assert_eq!(answer.json()["message"], denied);
             }
         }

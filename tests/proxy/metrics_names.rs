@@ -215,6 +215,7 @@ async fn naming_streams(stack: &Stack, max_series: usize) -> (Arc<Metrics>, Clie
         rotate_after: streamseal::keys::RotateAfter::default(),
         kms: None,
         takes_api_keys: false,
+        clients: streamseal::keys::Clients::Any,
         key_check: config.keys.check,
         upstream: Upstream::new(&config.upstream, Arc::clone(&metrics)).unwrap(),
         basin_domain: String::new(),

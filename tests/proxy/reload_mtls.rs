@@ -1,12 +1,14 @@
 //! With a client CA only its clients come in, by the CA of now, and not by remembering an earlier one.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
 use rustls::HandshakeKind;
 use streamseal::{config::Config, server::Authenticate};
 
-use crate::harness::{Ask, Authority, Encoding, Issued, Live, Stack, meet, presenting, read};
+use crate::harness::{
+    Ask, Authority, Encoding, Frame, Issued, Live, Stack, meet, presenting, read,
+};
 
 fn basins() -> Ask {
     Ask::get("/v1/basins")
@@ -124,9 +126,17 @@ async fn who_the_new_client_ca_does_not_know_cannot_come_in_again() {
         .map(|c| (c.role.name(), &*c.subject))
         .collect();
     assert_eq!(listed, [("listener", "CN=server"), ("client_ca", "CN=new")]);
-    // What is open stays open.
-    assert_eq!(met.client.ask(basins()).await.status, 200);
-    assert!(live.frame().await.unwrap().is_some());
+    // What it has open is of no use to it.
+    assert_eq!(met.client.ask(basins()).await.status, 403);
+    let ended = async {
+        loop {
+            if let end @ Frame::Terminal { .. } = live.frame().await.unwrap().unwrap() {
+                return end.failure();
+            }
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(5), ended).await;
+    assert_eq!(ended.unwrap(), (403, "permission_denied".to_owned()));
 
     std::fs::write(dir.path().join("ca.pem"), "no certificates").unwrap();
     let refused = stack.reload(|_| {}).unwrap_err();

@@ -3,6 +3,7 @@
 use serde_json::json;
 use streamseal::{
     config::Config,
+    keys::ClientRules,
     registry::rules::{KeySource, RuleCipher, StreamRule},
     server::Authenticate,
 };
@@ -138,6 +139,7 @@ async fn nobody_who_came_in_unasked_ever_acts_with_the_proxys_token() {
     // As a start with the file it would be sound. But this client is in, and was never asked who it is.
     let refused = stack.reload(|config| {
         config.listen.authenticate = Authenticate::Mtls;
+        config.clients = ClientRules::Any;
         config.listen.tls.client_ca_file = dir.path().join("ca.pem").into();
         config.upstream.access_token_file = dir.path().join("token").into();
     });

@@ -1,4 +1,4 @@
-//! Lists for an API key: pages of what is its project's own, as if there were nothing else.
+//! Lists for a caller that may use some streams only: pages of these alone, as if there were nothing else.
 
 use http::{HeaderValue, Response, StatusCode, Uri, header};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -9,10 +9,10 @@ use super::{
     with_body,
 };
 use crate::{
+    project::Scope,
     proxy::{
         Error,
         call::{Caller, Stop},
-        gate::Pass,
     },
     stream::{BasinName, StreamPath},
     upstream::Target,
@@ -24,28 +24,25 @@ const MAX_ENTRIES: usize = 1000;
 /// Most pages of the upstream that one page is made of: 100,000 entries of others between two of one's own.
 const MAX_PAGES: usize = 100;
 
-/// `GET /v1/streams` for one project.
-pub(super) async fn streams(
-    pass: &Pass,
-    caller: &Caller,
-    control: &Control,
-    basin: &BasinName,
-) -> Answered {
+/// `GET /v1/streams`: those that the caller may read.
+pub(super) async fn streams(caller: &Caller, control: &Control, basin: &BasinName) -> Answered {
     let is_own = |name: &str| {
         let stream = name.parse().ok();
         stream.is_some_and(|stream| {
             let basin = basin.clone();
-            pass.owns(&StreamPath { basin, stream })
+            let path = StreamPath { basin, stream };
+            caller.principal().allow_stream(Scope::Read, &path).is_ok()
         })
     };
     list(caller, control, Target::Basin(basin), "streams", is_own).await
 }
 
-/// `GET /v1/basins` for one project.
+/// `GET /v1/basins`: those that have streams that the caller may read.
 pub(super) async fn basins(caller: &Caller, control: &Control) -> Answered {
     let is_own = |name: &str| {
         let basin = name.parse().ok();
-        basin.is_some_and(|basin| caller.pass().is_some_and(|pass| pass.reaches(&basin)))
+        let principal = caller.principal();
+        basin.is_some_and(|basin| principal.allow_within(Scope::Read, &basin).is_ok())
     };
     list(caller, control, Target::Account, "basins", is_own).await
 }

@@ -103,9 +103,9 @@ pub(super) async fn list(
     control: &Control,
     basin: &BasinName,
 ) -> Answered {
-    let answer = match caller.pass() {
-        Some(pass) => own::streams(pass, caller, control, basin).await?,
-        None => send(caller, control, basin).await?,
+    let answer = match caller.principal().is_limited() {
+        true => own::streams(caller, control, basin).await?,
+        false => send(caller, control, basin).await?,
     };
     if answer.status() != StatusCode::OK {
         return Ok(answer);

@@ -70,7 +70,7 @@ impl Proxy {
             .map_err(|error| control::collect_error(error, Error::Invalid))?;
         parts.headers.remove(header::CONTENT_ENCODING);
         // A reload may have given the proxy a token of its own while the body arrived.
-        self.allow_without_right(caller.pass(), Need::Unknown)?;
+        self.allow_without_right(caller.principal(), Need::Unknown)?;
         let proof = self
             .unknown_body(basin.as_ref(), &parts.uri, &parts.headers)
             .await?;

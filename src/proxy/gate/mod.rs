@@ -1,9 +1,10 @@
-//! Who comes in with an API key: what the key is of, and what it may be used for.
+//! Who comes in with an API key or a client certificate, and what each may be used for.
 
 mod allow;
 mod links;
 mod pass;
 mod presented;
+mod principal;
 mod refusal;
 mod tenure;
 #[cfg(test)]
@@ -18,8 +19,9 @@ use tokio::{sync::Semaphore, time::timeout};
 pub use self::{
     pass::{Master, Pass},
     presented::{holds_encoded, looks_like_api_key, stray},
-    refusal::{Denied, Refusal},
-    tenure::Tenure,
+    principal::{ClientAccess, Principal},
+    refusal::{By, Denied, Refusal},
+    tenure::{Judges, Tenure},
 };
 use super::Error;
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Denied, Found};
+use super::{Denied, Found, refusal::By};
 use crate::{
     clock::Clock,
     crypto::{ApiKey, Digest, MasterKey},
@@ -110,7 +110,7 @@ impl Pass {
     pub fn allow(&self, scope: Scope) -> Result<(), Denied> {
         match self.scopes.allow(scope) {
             true => Ok(()),
-            false => Err(Denied::Scope(scope)),
+            false => Err(Denied::Scope(By::ApiKey, scope)),
         }
     }
 }

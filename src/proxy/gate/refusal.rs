@@ -1,5 +1,7 @@
 //! Why an API key is refused, or does not allow something: the log says it all, the client hears less.
 
+use std::fmt;
+
 use crate::{
     project::{ProjectName, Scope},
     stream::{BasinName, StreamPath},
@@ -40,21 +42,48 @@ pub enum Refusal {
     NotTaken,
 }
 
-/// What a good API key does not allow.
+/// The credential that does not allow something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// An API key.
+    ApiKey,
+    /// A client certificate.
+    Certificate,
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ApiKey => "API key",
+            Self::Certificate => "client certificate",
+        })
+    }
+}
+
+/// What a good API key or client certificate does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// It may not be used for this.
-    #[error("this API key does not allow `{0}`")]
-    Scope(Scope),
+    #[error("this {0} does not allow `{1}`")]
+    Scope(By, Scope),
     /// The stream is not its project's. Whether there is such a stream is not said.
     #[error("stream `{0}` does not belong to the project of this API key")]
     Stream(StreamPath),
     /// The basin is not its project's alone. Whether there is such a basin is not said.
     #[error("basin `{0}` does not belong to the project of this API key alone")]
     Basin(BasinName),
-    /// It is nothing that a project can own.
-    #[error("no API key allows this path")]
-    Path,
+    /// No rule gives the certificate this scope on the stream. Whether there is such a stream is not said.
+    #[error("this client certificate does not allow `{0}` on stream `{1}`")]
+    StreamRight(Scope, StreamPath),
+    /// No rule gives the certificate this scope on the basin. Whether there is such a basin is not said.
+    #[error("this client certificate does not allow `{0}` on basin `{1}`")]
+    BasinRight(Scope, BasinName),
+    /// The certificate was accepted in its handshake, but a later reload revoked it or its authority.
+    #[error("this client certificate is not accepted any more")]
+    Certificate,
+    /// It is nothing that a project or a rule can name.
+    #[error("no {0} allows this path")]
+    Path(By),
 }
 
 impl Refusal {
@@ -77,8 +106,13 @@ impl Denied {
     /// What it counts as.
     pub fn label(&self) -> ApiKeyRefusal {
         match self {
-            Self::Scope(_) => ApiKeyRefusal::Scope,
-            Self::Stream(_) | Self::Basin(_) | Self::Path => ApiKeyRefusal::Owner,
+            Self::Scope(..) => ApiKeyRefusal::Scope,
+            Self::Certificate => ApiKeyRefusal::Over,
+            Self::Stream(_)
+            | Self::Basin(_)
+            | Self::StreamRight(..)
+            | Self::BasinRight(..)
+            | Self::Path(_) => ApiKeyRefusal::Owner,
         }
     }
 }

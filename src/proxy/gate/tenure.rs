@@ -1,4 +1,5 @@
-//! How long a session, or what else lasts, may go on: as long as its API key is good for it, and its stream is not shredded.
+//! How long a session, or what else lasts, may go on: as long as its API key or client certificate is good for
+//! it, and its stream is not shredded.
 
 use std::{
     sync::{Arc, Weak},
@@ -11,8 +12,9 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{Denied, Gate, Pass, Refusal};
+use super::{ClientAccess, Denied, Gate, Principal, Refusal, refusal::By};
 use crate::{
+    certificate::PresentedCertificate,
     crypto::{Digest, Pepper},
     keys::Projects,
     project::{ProjectName, Scope},
@@ -22,14 +24,14 @@ use crate::{
     stream::StreamPath,
 };
 
-/// How often a session looks whether its API key is still good. Looking costs no I/O.
+/// How often a session looks whether its API key or certificate is still good. Looking costs no I/O.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a session whose API key is not good any more may go on with what it had begun: for the acks of
+/// How long a session whose API key or certificate is not good any more may go on with what it had begun: for the acks of
 /// what was sent.
 const LAST_ACKS: Duration = Duration::from_secs(2);
 
-/// Tells a session when it is over because its API key is. Clones are one and the same.
+/// Tells a session when it is over because its API key or certificate is. Clones are one and the same.
 #[derive(Clone)]
 pub struct Tenure(Option<Arc<Watched>>);
 
@@ -56,45 +58,58 @@ enum Verdict {
     Shredded(Scope, StreamPath),
 }
 
-/// What an API key was good for when the session began.
+/// What the caller of a session needs for as long as the session runs.
 struct Claim {
+    api_key: Option<KeyClaim>,
+    certificate: Option<Arc<PresentedCertificate>>,
+    scope: Scope,
+    path: StreamPath,
+}
+
+/// What an API key was good for when the session began.
+struct KeyClaim {
     project: ProjectName,
     pepper: Pepper,
     key_id: String,
     lookup: Digest,
-    scope: Scope,
-    path: StreamPath,
     /// What was recorded of the project at the last look.
     entry: Option<Arc<ProjectEntry>>,
 }
 
+/// What says whether a claim holds. The gate and the registry are not kept: a session that is on its way out
+/// must not hold the config store open.
+pub struct Judges {
+    /// Checks API keys, if clients come with them.
+    pub gate: Option<Weak<Gate>>,
+    /// The rights of client certificates.
+    pub clients: Arc<ClientAccess>,
+    /// The rules and the streams.
+    pub registry: Weak<Registry>,
+}
+
 impl Tenure {
-    /// Without an API key there is no end.
+    /// Without an API key and a certificate there is no end.
     pub fn endless() -> Self {
         Self(None)
     }
 
-    /// Watches over `pass` for a session that needs this scope on this stream. Ends with its last clone.
-    pub fn watched(
-        gate: &Arc<Gate>,
-        registry: &Arc<Registry>,
-        pass: &Pass,
-        scope: Scope,
-        path: &StreamPath,
-    ) -> Self {
-        let claim = Claim {
+    /// Watches over a caller's session that needs this scope on this stream. Ends with its last clone.
+    pub fn watched(judges: Judges, principal: &Principal, scope: Scope, path: &StreamPath) -> Self {
+        let api_key = principal.api_key().map(|pass| KeyClaim {
             project: pass.project.name.clone(),
             pepper: pass.project.pepper().clone(),
             key_id: pass.key_id.clone(),
             lookup: pass.lookup,
+            entry: Some(Arc::clone(&pass.entry)),
+        });
+        let claim = Claim {
+            api_key,
+            certificate: principal.certificate().cloned(),
             scope,
             path: path.clone(),
-            entry: Some(Arc::clone(&pass.entry)),
         };
         let (told, phase) = watch::channel(Phase::Good);
-        // Neither is kept: a session that is on its way out must not hold the config store open.
-        let (gate, registry) = (Arc::downgrade(gate), Arc::downgrade(registry));
-        let looking = tokio::spawn(claim.look(gate, registry, told));
+        let looking = tokio::spawn(claim.look(judges, told));
         Self(Some(Arc::new(Watched { phase, looking })))
     }
 
@@ -180,24 +195,21 @@ impl Drop for Watched {
 
 impl Claim {
     /// Looks again and again, until it does not hold any more.
-    async fn look(
-        mut self,
-        gate: Weak<Gate>,
-        registry: Weak<Registry>,
-        told: watch::Sender<Phase>,
-    ) {
+    async fn look(mut self, judges: Judges, told: watch::Sender<Phase>) {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let verdict = loop {
             look.tick().await;
-            let (Some(gate), Some(registry)) = (gate.upgrade(), registry.upgrade()) else {
+            let Some(registry) = judges.registry.upgrade() else {
                 return;
             };
-            // A config store that cannot be read could not be changed either: what was read last holds.
-            if let Ok(found) = gate.store.project(&self.project).await {
-                self.entry = found.entry;
+            if let (Some(gate), Some(claim)) = (&judges.gate, &mut self.api_key) {
+                let Some(gate) = gate.upgrade() else {
+                    return;
+                };
+                claim.renew(&gate).await;
             }
-            if let Err(verdict) = self.judge(&gate, registry.rules().projects()) {
+            if let Err(verdict) = self.judge(&judges, registry.rules().projects()) {
                 break verdict;
             }
             if let Ok(found) = registry.stream(&self.path).await
@@ -215,19 +227,49 @@ impl Claim {
         told.send_replace(Phase::Cut(verdict));
     }
 
-    /// Whether it holds now.
-    fn judge(&self, gate: &Gate, projects: &Projects) -> Result<(), Verdict> {
-        let over = || {
-            let (project, id) = (self.project.clone(), self.key_id.clone());
-            Verdict::Refused(Refusal::Over { project, id })
-        };
+    /// Whether every credential still gives the scope on the stream.
+    fn judge(&self, judges: &Judges, projects: &Projects) -> Result<(), Verdict> {
+        if let Some(claim) = &self.api_key {
+            let gate = judges.gate.as_ref().and_then(Weak::upgrade);
+            let gate = gate.ok_or_else(|| claim.over())?;
+            claim.judge(&gate, projects, (self.scope, &self.path))?;
+        }
+        let holder = judges.clients.judge(self.certificate.as_ref());
+        let now = Principal::new(None, holder.map_err(Verdict::Denied)?);
+        now.allow_stream(self.scope, &self.path)
+            .map_err(Verdict::Denied)
+    }
+}
+
+impl KeyClaim {
+    /// Reads what is recorded of the project. A config store that cannot be read could not be changed either:
+    /// what was read last holds.
+    async fn renew(&mut self, gate: &Gate) {
+        if let Ok(found) = gate.store.project(&self.project).await {
+            self.entry = found.entry;
+        }
+    }
+
+    fn over(&self) -> Verdict {
+        let (project, id) = (self.project.clone(), self.key_id.clone());
+        Verdict::Refused(Refusal::Over { project, id })
+    }
+
+    /// Whether the API key is good now, and for this.
+    fn judge(
+        &self,
+        gate: &Gate,
+        projects: &Projects,
+        (scope, path): (Scope, &StreamPath),
+    ) -> Result<(), Verdict> {
+        let over = || self.over();
         let project = projects.named(&self.project).ok_or_else(over)?;
         if *project.pepper() != self.pepper {
             return Err(over());
         }
-        let owner = projects.owner(&self.path);
+        let owner = projects.owner(path);
         if owner.is_none_or(|owner| owner.name != self.project) {
-            return Err(Verdict::Denied(Denied::Stream(self.path.clone())));
+            return Err(Verdict::Denied(Denied::Stream(path.clone())));
         }
         let entry = self.entry.as_ref().ok_or_else(over)?;
         let mut rows = entry.api_keys.iter();
@@ -236,9 +278,9 @@ impl Claim {
         if !gate.is_good(entry, row) {
             return Err(over());
         }
-        match row.scopes.allow(self.scope) {
+        match row.scopes.allow(scope) {
             true => Ok(()),
-            false => Err(Verdict::Denied(Denied::Scope(self.scope))),
+            false => Err(Verdict::Denied(Denied::Scope(By::ApiKey, scope))),
         }
     }
 }

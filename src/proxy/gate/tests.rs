@@ -7,7 +7,7 @@ use http::{HeaderValue, header};
 use super::*;
 use crate::{
     crypto::{Digest, MasterKey},
-    keys::ProjectRule,
+    keys::{ClientRule, ClientRules, Clients, ProjectRule},
     project::{Scope, Scopes},
     proxy::route::{Forwarded, Route, Routing},
     store::{ApiKeyState, Change, Config, Embedded, Revision},
@@ -170,6 +170,20 @@ async fn every_state_of_a_key_is_judged_at_once_also_when_it_was_good_a_moment_a
     assert_eq!(scene.admit(&key).await.unwrap_err(), Refusal::Unknown);
 }
 
+#[test]
+fn rules_refuse_who_has_no_certificate() {
+    let rule = ClientRule {
+        subject: "CN=*".to_owned(),
+        r#match: vec!["**".to_owned()],
+        scopes: Scopes::all(),
+        ..ClientRule::default()
+    };
+    let access = ClientAccess::new(Clients::compile(&ClientRules::Rules(vec![rule])).unwrap());
+    assert_eq!(access.judge(None).unwrap_err(), Denied::Certificate);
+    access.replace(Clients::Any);
+    assert!(access.judge(None).unwrap().is_none());
+}
+
 #[tokio::test]
 async fn what_was_seen_of_the_time_counts_whatever_the_clock_says() {
     let scene = Scene::new(&["tests"]);
@@ -306,18 +320,23 @@ async fn nothing_that_is_nobodys_is_allowed_and_each_scope_stands_alone() {
         scene
             .change("tests", |entry| entry.api_keys[0].scopes = scopes)
             .await;
-        let pass = scene.admit(&key).await.unwrap();
+        let pass = Arc::new(scene.admit(&key).await.unwrap());
+        let caller = Principal::new(Some(pass), None);
         for (method, uri, basin, wanted) in calls {
             let route = route(method, uri, basin);
-            let allowed = pass.allow_route(&route);
+            let allowed = caller.allow_route(&route);
             assert_eq!(allowed.is_ok(), wanted == Some(had), "{had} {method} {uri}");
             if let (Some(_), Err(denied)) = (wanted, allowed) {
-                assert!(matches!(denied, Denied::Scope(_)), "{method} {uri}");
+                assert!(
+                    matches!(denied, Denied::Scope(By::ApiKey, _)),
+                    "{method} {uri}"
+                );
             }
         }
     }
-    let pass = scene.admit(&key).await.unwrap();
+    let pass = Arc::new(scene.admit(&key).await.unwrap());
+    let caller = Principal::new(Some(pass), None);
     let options = route("OPTIONS", "/v1/streams/s", sell);
     assert!(matches!(options, Route::Forward(_, Forwarded::Options(_))));
-    assert_eq!(pass.allow_route(&options), Err(Denied::Path));
+    assert_eq!(caller.allow_route(&options), Err(Denied::Path(By::ApiKey)));
 }

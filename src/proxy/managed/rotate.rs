@@ -12,7 +12,7 @@ use crate::{
     proxy::{
         Error, Proxy,
         call::{Caller, Stop},
-        gate::Pass,
+        gate::{Pass, Principal},
         projects::{ProjectError, rules},
     },
     registry::{self, Access, Lookup},
@@ -81,7 +81,12 @@ impl Proxy {
             }
             pass = Some(Arc::clone(key));
         }
-        let caller = Caller::new(&self.upstream, &headers, Operation::Stream, pass);
+        let caller = Caller::new(
+            &self.upstream,
+            &headers,
+            Operation::Stream,
+            Principal::new(pass, None),
+        );
         let stream = match self.registry.lookup(path).await? {
             Lookup::Found(Access::Sealed(stream)) => stream,
             Lookup::Unsettled | Lookup::FirstUse(_) => {

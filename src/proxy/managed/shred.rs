@@ -16,6 +16,7 @@ use crate::{
     proxy::{
         Error, Proxy,
         call::Caller,
+        gate::Principal,
         projects::{ProjectError, rules},
     },
     registry::{self, Questions as _},
@@ -185,7 +186,12 @@ impl Proxy {
         if let Some(token) = token {
             headers.insert(http::header::AUTHORIZATION, token.clone());
         }
-        let caller = Caller::new(&self.upstream, &headers, Operation::Stream, pass);
+        let caller = Caller::new(
+            &self.upstream,
+            &headers,
+            Operation::Stream,
+            Principal::new(pass, None),
+        );
         caller.tail(path).await.ok().flatten()
     }
 }

@@ -204,8 +204,14 @@ mod tests {
             request = request.header(*name, *value);
         }
         let address = peer.parse().unwrap();
-        let subject = None;
-        (request.body(()).unwrap(), Peer { address, subject })
+        let certificate = None;
+        (
+            request.body(()).unwrap(),
+            Peer {
+                address,
+                certificate,
+            },
+        )
     }
 
     #[test]

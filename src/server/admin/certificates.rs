@@ -8,9 +8,10 @@ use crate::certificate::{Certificate, Role};
 
 const SECONDS_A_DAY: i64 = 86_400;
 
-const ROLES: [Role; 4] = [
+const ROLES: [Role; 5] = [
     Role::Listener,
     Role::ClientCa,
+    Role::ClientCrl,
     Role::UpstreamCa,
     Role::UpstreamClient,
 ];

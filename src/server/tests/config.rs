@@ -51,6 +51,17 @@ fn every_mistake_is_reported_with_its_key() {
         ]
     );
     assert_eq!(
+        keys(|c| c.tls.client_crl_file = "crl".into()),
+        ["listen.tls.client_crl_file"]
+    );
+    assert_eq!(
+        keys(|c| {
+            c.tls.client_ca_file = "/nowhere/ca.pem".into();
+            c.tls.client_crl_file = "/nowhere/crl.pem".into();
+        }),
+        ["listen.tls.client_ca_file", "listen.tls.client_crl_file"]
+    );
+    assert_eq!(
         keys(|c| c.authenticate = Authenticate::Mtls),
         ["listen.authenticate"]
     );

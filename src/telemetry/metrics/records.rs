@@ -82,7 +82,8 @@ impl Records {
         )?;
         let refusals = register.counters(
             "api_key_refusals_total",
-            "Requests and sessions whose API key was refused, or did not allow them, by reason.",
+            "Requests and sessions whose API key was refused, or whose API key or client certificate did not allow \
+             them, by reason.",
             &["reason"],
         )?;
         Ok(Self {

@@ -7,6 +7,9 @@ const SOURCES: &[(&str, &str)] = &[
     ("admin", include_str!("../admin.rs")),
     ("ceiling", include_str!("../ceiling.rs")),
     ("ceiling_races", include_str!("../ceiling_races.rs")),
+    ("clients::lasting", include_str!("../clients/lasting.rs")),
+    ("clients::revoked", include_str!("../clients/revoked.rs")),
+    ("clients::rights", include_str!("../clients/rights.rs")),
     ("flow", include_str!("../flow.rs")),
     ("gate", include_str!("../gate.rs")),
     ("gate_sessions", include_str!("../gate_sessions.rs")),
@@ -152,6 +155,18 @@ const LINES: &[Line] = &[
     line("the running proxy as root", &[],
         &["Whoever is root on the proxy's host while it runs sees everything that passes"]),
 
+    // With a certificate, a client …
+    line("wants streams, basins or access tokens that no table of `[[clients]]` gives it",
+        &["clients::rights::append_only_client_may_append_and_nothing_else", "clients::rights::certificate_without_a_rule_has_no_right",
+          "clients::rights::lists_show_what_the_client_may_read_and_no_more", "clients::rights::basin_takes_a_glob_that_covers_all_of_it",
+          "clients::rights::spiffe_id_and_rules_that_add_up_hold_end_to_end"],
+        &["Access tokens, account-wide calls and unknown paths are refused", "A certificate that no table matches may do nothing"]),
+    line("goes on after its right was taken away, or its certificate revoked",
+        &["clients::lasting::reload_that_takes_a_right_ends_sessions_and_no_others", "clients::lasting::read_that_waits_ends_with_its_right",
+          "clients::lasting::append_whose_right_ends_before_its_body_is_not_stored",
+          "clients::revoked::reload_with_a_list_ends_what_a_revoked_client_has_open",
+          "clients::revoked::resumed_session_of_an_expired_certificate_has_no_rights"],
+        &["requests are refused at once and sessions end within five seconds"]),
     // With API keys and managed keys, a client …
     line("sends an API key that is altered, unknown, revoked, expired, or one where it does not belong",
         &["gate::every_failure_is_one_and_the_same_answer", "gate::every_flipped_bit_is_refused",
