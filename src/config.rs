@@ -1,5 +1,7 @@
 //! The whole configuration: the sections that the components own, read from one file and the environment.
 
+mod environment;
+
 use std::{
     env,
     ffi::OsString,
@@ -24,11 +26,6 @@ use crate::{
     telemetry::{audit, traces},
     upstream,
 };
-
-/// What environment variables start with that set a key, as in `STREAMSEAL_LISTEN__ADDRESS`.
-const ENV_PREFIX: &str = "STREAMSEAL_";
-/// What stands between the levels of a key in an environment variable.
-const ENV_LEVEL: &str = "__";
 
 /// The mistake of a gateway that does not say which of its clients may do what.
 const CLIENTS_MISSING: &str = "clients: with listen.authenticate = \"mtls\" and upstream.access_token_file every \
@@ -103,7 +100,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read or parsed, else every key and value that does not exist.
+    /// When the file cannot be read or parsed, else every key, value and environment variable that does not exist.
     pub fn load(path: Option<&Path>) -> Result<Self, Error> {
         Self::load_from(path, env::vars_os())
     }
@@ -121,20 +118,25 @@ impl Config {
             })?;
             written = written.merge(Toml::file_exact(path));
         }
-        let written = variables
-            .filter_map(from_variable)
-            .fold(written, Figment::merge);
+        let (leaves, mut wrong) = match environment::leaves(variables) {
+            Ok(leaves) => (leaves, Vec::new()),
+            Err(wrong) => (Vec::new(), wrong),
+        };
+        let written = leaves.into_iter().fold(written, Figment::merge);
         let values = written
             .data()
             .map_err(|error| Error::Syntax(error.into()))?;
-        let wanted = defaults().merge(written.clone());
-        wanted.extract().map_err(|error| {
-            let mut mistakes = mistakes(&written, values);
-            if mistakes.is_empty() {
-                mistakes.push(error.to_string());
+        let config = defaults().merge(written.clone()).extract();
+        if let Err(error) = &config {
+            wrong.extend(mistakes(&written, values));
+            if wrong.is_empty() {
+                wrong.push(error.to_string());
             }
-            Error::Mistakes(mistakes)
-        })
+        }
+        match config {
+            Ok(config) if wrong.is_empty() => Ok(config),
+            _ => Err(Error::Mistakes(wrong)),
+        }
     }
 
     /// Everything about the configuration that makes no sense, each with its key, including every file
@@ -244,24 +246,6 @@ impl Config {
 
 fn defaults() -> Figment {
     Figment::from(Serialized::defaults(Config::default()))
-}
-
-/// The key that an environment variable sets, if it sets one. Every key is in a section, so a variable
-/// without [`ENV_LEVEL`] is none: the log filter's, or those that Kubernetes makes for a service that is
-/// called `streamseal`.
-fn from_variable((name, value): (OsString, OsString)) -> Option<Leaf> {
-    let name = name.into_string().ok()?;
-    let key = name.strip_prefix(ENV_PREFIX)?.to_ascii_lowercase();
-    if !key.contains(ENV_LEVEL) {
-        return None;
-    }
-    // Reading a value as TOML would never fails: what is nothing else is text.
-    let Ok(value) = value.to_string_lossy().parse();
-    Some(Leaf {
-        path: key.split(ENV_LEVEL).map(str::to_owned).collect(),
-        name: format!("environment variable {name}"),
-        value,
-    })
 }
 
 /// Every key and value of `written` that does not fit, found by trying each alone: reading all of them

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use super::*;
-use crate::file::OptionalFile;
+use crate::{file::OptionalFile, store::PlainStreams};
 
 const REFERENCE: &str = include_str!("../../config/reference.toml");
 const SHIPPED: [(&str, &str); 5] = [
@@ -120,12 +120,151 @@ fn environment_wins_over_the_file() {
 }
 
 #[test]
-fn variables_that_set_no_key_are_left_alone() {
+fn variables_that_set_nothing_name_the_right_one() {
+    for (name, value, right) in [
+        ("LISTEN_AUTHENTICATE", "mtls", "LISTEN__AUTHENTICATE"),
+        ("LISTEN__AUTENTICATE", "mtls", "LISTEN__AUTHENTICATE"),
+        ("AUTHENTICATE", "mtls", "LISTEN__AUTHENTICATE"),
+        ("LISTEN__TLS_CERT_FILE", "c", "LISTEN__TLS__CERT_FILE"),
+        ("listen_tls_cert_file", "c", "LISTEN__TLS__CERT_FILE"),
+        ("STORE_PLAIN_STREAMS", "refuse", "STORE__PLAIN_STREAMS"),
+        ("KEYS__ROTATE_AFTER_AGE", "1h", "KEYS__ROTATE_AFTER__AGE"),
+    ] {
+        let name = format!("STREAMSEAL_{name}");
+        assert_eq!(
+            mistakes("", &[(&name, value)]),
+            [format!(
+                "{name} sets nothing; did you mean STREAMSEAL_{right}?"
+            )]
+        );
+    }
+    for name in [
+        "STREAMSEAL_",
+        "STREAMSEAL_QQQQ",
+        "STREAMSEAL_LISTEN__QQQQQQ",
+    ] {
+        let found = mistakes("", &[(name, "")]);
+        assert!(
+            found[0].starts_with(&format!("{name} sets nothing; a variable")),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn lists_of_tables_cannot_be_set_by_a_variable() {
+    let rule = "[{match=\"audit-*/**\",cipher=\"aegis-256\"}]";
+    for (name, list) in [
+        ("STREAMSEAL_STREAMS", "streams"),
+        ("STREAMSEAL_BASINS", "basins"),
+        ("STREAMSEAL_PROJECTS", "projects"),
+        ("STREAMSEAL_STREAMS__0__MATCH", "streams"),
+    ] {
+        let wanted = format!("{name} sets nothing: [[{list}]] can only be written in the file");
+        assert_eq!(mistakes("", &[(name, rule)]), [wanted]);
+    }
+    let section = mistakes("", &[("STREAMSEAL_STORE", "{create=true}")]);
+    assert!(
+        section[0].starts_with("STREAMSEAL_STORE sets nothing"),
+        "{section:?}"
+    );
+}
+
+#[test]
+fn every_mistaken_variable_is_reported_beside_the_file() {
     let variables = [
-        ("STREAMSEAL_LOG", "debug"),
-        ("STREAMSEAL_PORT", "tcp://10.0.0.1:8443"),
+        ("STREAMSEAL_LISTEN_ADDRESS", "127.0.0.1:1"),
+        ("STREAMSEAL_LIMITS__MAX_CONNECTIONS", "many"),
+        ("STREAMSEAL_STREAMS", "[]"),
     ];
+    let found = mistakes("[listen]\nadress = 1", &variables);
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(
+        found[0].starts_with("STREAMSEAL_LISTEN_ADDRESS"),
+        "{found:?}"
+    );
+    assert!(found[1].starts_with("STREAMSEAL_STREAMS"), "{found:?}");
+    assert!(found[2].starts_with("listen.adress"), "{found:?}");
+}
+
+/// As Kubernetes makes them for services called `streamseal` and `streamseal-admin`.
+const SERVICE_LINKS: [(&str, &str); 12] = [
+    ("SERVICE_HOST", "10.0.0.1"),
+    ("SERVICE_PORT", "8443"),
+    ("SERVICE_PORT_HTTPS", "8443"),
+    ("PORT", "tcp://10.0.0.1:8443"),
+    ("PORT_8443_TCP", "tcp://10.0.0.1:8443"),
+    ("PORT_8443_TCP_PROTO", "tcp"),
+    ("PORT_8443_TCP_PORT", "8443"),
+    ("PORT_8443_TCP_ADDR", "fd00::1"),
+    ("ADMIN_SERVICE_HOST", "10.0.0.1"),
+    ("ADMIN_SERVICE_PORT_METRICS", "9090"),
+    ("ADMIN_PORT", "tcp://[fd00::1]:9090"),
+    ("ADMIN_PORT_9090_UDP_ADDR", "10.0.0.1"),
+];
+
+#[test]
+fn service_links_and_known_variables_are_left_alone() {
+    let names = SERVICE_LINKS.map(|(name, value)| (format!("STREAMSEAL_{name}"), value));
+    let mut variables: Vec<_> = names
+        .iter()
+        .map(|(name, value)| (&**name, *value))
+        .collect();
+    variables.extend([
+        ("STREAMSEAL_LOG", "debug"),
+        ("STREAMSEAL_PROGRAM", "/usr/bin/streamseal"),
+        ("STREAMSEAL_DIFFERENTIAL_OPS", "10"),
+        ("STREAMSEAL_CRASH_SEED", "1"),
+        ("STREAMSEAL_FUZZ_SEED", "1"),
+        ("STREAMSEAL_BENCH_ROUNDS", "1"),
+        ("STREAMSEAL_TEST_SERVICE", "1"),
+        ("STREAMSEALED", "1"),
+    ]);
     assert_eq!(load("", &variables).unwrap(), Config::default());
+}
+
+#[test]
+fn what_only_looks_like_a_service_link_is_a_mistake() {
+    for (name, value) in [
+        ("LISTEN_PORT", "8443"),
+        ("PORT", "8443"),
+        ("SERVICE_HOST", "localhost"),
+        ("SERVICE_PORT", "tcp://10.0.0.1:8443"),
+        ("PORT_8443_TCP", "8443"),
+        ("PORT_X_TCP_ADDR", "10.0.0.1"),
+        ("PORT_8443_TCP_NAME", "x"),
+    ] {
+        let name = format!("STREAMSEAL_{name}");
+        let found = mistakes("", &[(&name, value)]);
+        assert!(
+            found[0].starts_with(&format!("{name} sets nothing")),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn every_key_of_the_reference_has_a_variable() {
+    fn set(path: &mut Vec<String>, value: &toml::Value) {
+        if let toml::Value::Table(table) = value {
+            for (key, value) in table {
+                path.push(key.to_ascii_uppercase());
+                set(path, value);
+                path.pop();
+            }
+            return;
+        }
+        let name = format!("STREAMSEAL_{}", path.join("__"));
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        let loaded = load("", &[(&name, &text)]);
+        assert_eq!(loaded.unwrap(), Config::default(), "{name}={text}");
+    }
+    let reference: toml::Table = REFERENCE.parse().unwrap();
+    set(&mut Vec::new(), &toml::Value::Table(reference));
+    let config = load("", &[("STREAMSEAL_STORE__PLAIN_STREAMS", "refuse")]).unwrap();
+    assert_eq!(config.store.plain_streams, Some(PlainStreams::Refuse));
 }
 
 #[test]
