@@ -341,15 +341,18 @@ fn mistakes_of_every_section_are_found_together() {
         match = "a/["
         cipher = "aegis-256"
         [[streams]]
-        match = "b/*"
+        match = "basin-b1/*"
         cipher = "aegis-256"
         key = "file"
         key_file = "/nowhere/key"
         [[streams]]
-        match = "c/*"
+        match = "basin-c1/*"
         cipher = "none"
         key = "file"
         key_file = "/nowhere/key"
+        [[streams]]
+        match = "secret-*"
+        cipher = "aegis-256"
     "#;
     assert_eq!(
         keys(&load(text, &[]).unwrap().check()),
@@ -361,6 +364,7 @@ fn mistakes_of_every_section_are_found_together() {
             "streams[0].match",
             "streams[1].key_file",
             "streams[2].cipher",
+            "streams[3].match",
         ]
     );
 }
@@ -419,6 +423,18 @@ fn a_project_needs_a_whole_pepper() {
 }
 
 #[test]
+fn a_project_that_reaches_no_stream_is_a_mistake() {
+    let (mut rule, _file) = project(b"AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=");
+    rule.r#match.push("pay-*".to_owned());
+    let mut config = sound();
+    config.listen.authenticate = Authenticate::ApiKey;
+    config.projects = vec![rule];
+    let found = config.check();
+    assert_eq!(keys(&found), ["projects[0].match"]);
+    assert!(found[0].contains("write `pay-*/**`"), "{found:?}");
+}
+
+#[test]
 fn projects_and_api_keys_go_together() {
     let mut config = sound();
     config.listen.authenticate = Authenticate::ApiKey;
@@ -431,7 +447,7 @@ fn projects_and_api_keys_go_together() {
     config.listen.authenticate = Authenticate::ApiKey;
     config.projects = vec![rule.clone(), rule];
     assert_eq!(keys(&config.check()), ["projects[1].name"]);
-    let managed = "[[streams]]\nmatch = \"pay-a/*\"\ncipher = \"aegis-256\"\nkey = \"managed\"\n";
+    let managed = "[[streams]]\nmatch = \"pay-*/*\"\ncipher = \"aegis-256\"\nkey = \"managed\"\n";
     config.projects.clear();
     config.streams = load(managed, &[]).unwrap().streams;
     let found = config.check();

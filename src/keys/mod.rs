@@ -6,6 +6,7 @@ mod file;
 mod glob;
 mod header;
 pub mod kms;
+mod language;
 mod projects;
 mod reach;
 mod rotation;
@@ -14,8 +15,9 @@ use serde::{Deserialize, Serialize};
 
 pub use clients::{ClientGrant, ClientRights, ClientRule, ClientRules, Clients};
 pub use file::{FileKey, FileKeyError};
-pub use glob::glob;
+pub use glob::{basin_glob, glob, stream_glob};
 pub use header::{KEY_HEADER, check_length, from_header};
+pub use language::{Language, Over, Unclear, find};
 pub use projects::{Project, ProjectRule, Projects};
 pub use reach::may_reach;
 pub use rotation::{MAX_GCM_RECORDS, RotateAfter};

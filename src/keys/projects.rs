@@ -7,7 +7,7 @@ use globset::GlobMatcher;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use super::{glob, reach::Reach};
+use super::{reach::Reach, stream_glob};
 use crate::{
     crypto::{Key, Pepper},
     file::{self, OptionalFile},
@@ -81,7 +81,7 @@ impl Project {
         }
         let mut globs = Vec::new();
         for text in &rule.r#match {
-            match glob(text) {
+            match stream_glob(text) {
                 Ok(glob) => globs.push(glob),
                 Err(mistake) => mistakes.push(format!("match: {mistake}")),
             }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     crypto::{Cipher, Key},
     file::OptionalFile,
-    keys::{FileKey, Projects, glob, may_reach},
+    keys::{FileKey, Projects, basin_glob, may_reach, stream_glob},
     store::PlainStreams,
     stream::{BasinName, StreamPath},
 };
@@ -157,7 +157,7 @@ impl Rules {
         let mut rules = Self::default();
         let mut mistakes = Vec::new();
         for (at, rule) in basins.iter().enumerate() {
-            match glob(&rule.r#match) {
+            match basin_glob(&rule.r#match) {
                 Ok(glob) => rules.basins.push((glob, rule.stream_cipher)),
                 Err(mistake) => mistakes.push(format!("basins[{at}].match: {mistake}")),
             }
@@ -166,7 +166,7 @@ impl Rules {
             }
         }
         for (at, rule) in streams.iter().enumerate() {
-            match glob(&rule.r#match) {
+            match stream_glob(&rule.r#match) {
                 Ok(glob) => match policy(rule) {
                     Ok(policy) => rules.streams.push((glob, policy)),
                     Err(mistake) => mistakes.push(format!("streams[{at}].{mistake}")),
@@ -363,15 +363,15 @@ mod tests {
         let bad_key = dir.path().join("key");
         std::fs::write(&bad_key, "c2VjcmV0").unwrap();
         let with = |change: fn(&mut StreamRule)| {
-            let mut rule = stream_rule("a/*", RuleCipher::Aegis256);
+            let mut rule = stream_rule("basin-a1/*", RuleCipher::Aegis256);
             change(&mut rule);
             rule
         };
-        let mut unreadable = stream_rule("b/*", RuleCipher::Aegis256);
+        let mut unreadable = stream_rule("basin-b1/*", RuleCipher::Aegis256);
         unreadable.key = KeySource::File;
         unreadable.key_file = bad_key.into();
         let mistakes = Rules::compile(
-            &["[", "pay[+-9]x"].map(|glob| BasinRule {
+            &["[", "pay[+-9]x", "prod"].map(|glob| BasinRule {
                 r#match: glob.into(),
                 stream_cipher: None,
             }),
@@ -382,6 +382,7 @@ mod tests {
                 with(|rule| rule.header_overrides = true),
                 unreadable,
                 with(|rule| rule.r#match = "audit[!0-9]x".into()),
+                with(|rule| rule.r#match = "secret-*".into()),
             ],
         )
         .unwrap_err()
@@ -390,6 +391,8 @@ mod tests {
             "basins[0].match",
             "basins[1].match: `[+-9]` takes `/`",
             "streams[5].match: `[!0-9]` takes `/`",
+            "streams[6].match: `secret-*` matches no stream",
+            "basins[2].match: no basin can have a name like `prod`",
             "streams[0].match: empty glob",
             "streams[1].key: \"file\" needs key_file",
             "streams[2].key_file: needs key",

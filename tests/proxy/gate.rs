@@ -652,7 +652,11 @@ async fn the_audit_log_says_which_api_key_it_was() {
 async fn a_flood_of_made_up_keys_holds_up_nobody_who_is_known() {
     let stack = Stack::with(|config| {
         for n in 0..200 {
-            project(config, &format!("project-{n}"), &[&format!("other-{n}/**")]);
+            project(
+                config,
+                &format!("project-{n}"),
+                &[&format!("other-{n}-basin/**")],
+            );
         }
         project(config, "tests", &["test-*/**"]);
     })
