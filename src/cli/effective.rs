@@ -83,7 +83,7 @@ mod tests {
              [store]\nunknown_streams = \"plain\"\nplain_streams = \"refuse\"\n[keys]\ncheck = \"off\"\n\
              [kms]\nprovider = \"aws\"\n[limits]\ndrain_timeout = \"1s\"\n\
              [[clients]]\nsubject = \"CN=a\"\nmatch = [\"b/s\"]\nscopes = [\"read\"]\n\
-             [[basins]]\nmatch = \"b\"\n[[streams]]\nmatch = \"b/s\"\ncipher = \"none\"\n",
+             [[basins]]\nmatch = \"b\"\nstream_cipher = \"none\"\n[[streams]]\nmatch = \"b/s\"\ncipher = \"none\"\n",
         );
         let effective = effective(&running, &wanted);
         let expected = Config {

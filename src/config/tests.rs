@@ -317,6 +317,18 @@ fn every_unknown_key_and_value_is_reported_at_once() {
 }
 
 #[test]
+fn every_rule_says_its_cipher() {
+    for (rule, key) in [("basins", "stream_cipher"), ("streams", "cipher")] {
+        let found = mistakes(&format!("[[{rule}]]\nmatch = \"audit-prod/**\"\n"), &[]);
+        let wanted = format!("{rule}[0]: missing field `{key}`");
+        assert!(found[0].starts_with(&wanted), "{found:?}");
+    }
+    let text = "[[basins]]\nmatch = \"audit-*\"\nstream_cipher = \"none\"\n";
+    let rules = load(text, &[]).unwrap().rules().unwrap();
+    assert_eq!(rules.basin(&"audit-prod".parse().unwrap()), Some(None));
+}
+
+#[test]
 fn callers_may_not_act_with_our_token() {
     let mut token = tempfile::NamedTempFile::new().unwrap();
     token.write_all(b"secret").unwrap();

@@ -19,9 +19,8 @@ use crate::{
 pub struct BasinRule {
     /// Glob over the basin name.
     pub r#match: String,
-    /// Cipher of new streams; left out, new streams are plain. Either way the API cannot change it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stream_cipher: Option<Cipher>,
+    /// Cipher of new streams, or `none`. Either way the API cannot change it.
+    pub stream_cipher: RuleCipher,
 }
 
 /// One `[[streams]]` table: declares the cipher and the key source of the streams it matches.
@@ -43,7 +42,7 @@ pub struct StreamRule {
     pub header_overrides: bool,
 }
 
-/// A cipher as a stream rule writes it.
+/// A cipher as a rule writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RuleCipher {
     /// AEGIS-256.
@@ -52,7 +51,7 @@ pub enum RuleCipher {
     /// AES-256-GCM.
     #[serde(rename = "aes-256-gcm")]
     Aes256Gcm,
-    /// The stream stays plain.
+    /// Plain.
     #[serde(rename = "none")]
     None,
 }
@@ -158,7 +157,7 @@ impl Rules {
         let mut mistakes = Vec::new();
         for (at, rule) in basins.iter().enumerate() {
             match basin_glob(&rule.r#match) {
-                Ok(glob) => rules.basins.push((glob, rule.stream_cipher)),
+                Ok(glob) => rules.basins.push((glob, rule.stream_cipher.cipher())),
                 Err(mistake) => mistakes.push(format!("basins[{at}].match: {mistake}")),
             }
             if basins.iter().take(at).any(|b| b.r#match == rule.r#match) {
@@ -373,7 +372,7 @@ mod tests {
         let mistakes = Rules::compile(
             &["[", "pay[+-9]x", "prod"].map(|glob| BasinRule {
                 r#match: glob.into(),
-                stream_cipher: None,
+                stream_cipher: RuleCipher::None,
             }),
             &[
                 with(|rule| rule.r#match = String::new()),

@@ -2,16 +2,13 @@
 //! that is recorded.
 
 use serde_json::{Value, json};
-use streamseal::{
-    crypto::Cipher,
-    registry::rules::{BasinRule, KeySource, RuleCipher, StreamRule},
-};
+use streamseal::registry::rules::{BasinRule, KeySource, RuleCipher, StreamRule};
 
 use crate::harness::{Ask, BASIN, Client, KEY, Stack, records};
 
 const SECRET: &str = "a body that nobody may see";
 
-fn basin(glob: &str, cipher: Option<Cipher>) -> BasinRule {
+fn basin(glob: &str, cipher: RuleCipher) -> BasinRule {
     BasinRule {
         r#match: glob.to_owned(),
         stream_cipher: cipher,
@@ -53,7 +50,7 @@ async fn cipher_of(client: &Client, stream: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declared_basin_cannot_be_changed_by_calls() {
-    let rule = basin("test-*", Some(Cipher::Aegis256));
+    let rule = basin("test-*", RuleCipher::Aegis256);
     let stack = Stack::with(|config| config.basins = vec![rule]).await;
     let client = stack.h2().await;
     let create =
@@ -107,7 +104,7 @@ async fn a_basin_declared_later_keeps_its_old_streams_plain() {
     stack.create_basin(None).await;
     let client = stack.h2().await;
     assert_eq!(client.ask(append("old")).await.status, 200);
-    let rule = basin(BASIN, Some(Cipher::Aes256Gcm));
+    let rule = basin(BASIN, RuleCipher::Aes256Gcm);
     stack.restart(|config| config.basins = vec![rule]).await;
     let client = stack.h2().await;
     // A read is the first that is heard of the basin.
@@ -136,7 +133,7 @@ async fn a_declared_basin_is_taken_over_by_the_first_creation_too() {
     direct
         .ask(Ask::post("/v1/streams").json(&json!({ "stream": "old" })))
         .await;
-    let rule = basin(BASIN, Some(Cipher::Aegis256));
+    let rule = basin(BASIN, RuleCipher::Aegis256);
     let stack = Stack::over(stack.lite.clone(), |config| config.basins = vec![rule]).await;
     let client = stack.h2().await;
     let made = client

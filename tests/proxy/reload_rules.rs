@@ -5,7 +5,6 @@ use std::path::Path;
 use serde_json::{Value, json};
 use streamseal::{
     config::Config,
-    crypto::Cipher,
     registry::rules::{BasinRule, KeySource, RuleCipher, StreamRule},
 };
 
@@ -227,11 +226,11 @@ async fn every_change_of_a_stream_rule_is_as_after_a_restart() {
 async fn every_change_of_a_basin_rule_is_as_after_a_restart() {
     let ciphers = [
         None,
-        Some(None),
-        Some(Some(Cipher::Aegis256)),
-        Some(Some(Cipher::Aes256Gcm)),
+        Some(RuleCipher::None),
+        Some(RuleCipher::Aegis256),
+        Some(RuleCipher::Aes256Gcm),
     ];
-    let rules = |cipher: Option<Option<Cipher>>| -> Vec<BasinRule> {
+    let rules = |cipher: Option<RuleCipher>| -> Vec<BasinRule> {
         let rule = cipher.map(|stream_cipher| BasinRule {
             r#match: BASIN.to_owned(),
             stream_cipher,
@@ -265,7 +264,7 @@ async fn every_change_of_a_basin_rule_is_as_after_a_restart() {
             let basin = client.ask(Ask::get(path)).await.text();
             let new = new(BASIN);
             seen.push((old.look(&client).await, new.look(&client).await, basin));
-            if let Some(Some(_)) = after {
+            if after.is_some_and(|cipher| cipher != RuleCipher::None) {
                 assert!(!stack.tap.saw(new.secret("with a key").as_bytes()));
             }
         }

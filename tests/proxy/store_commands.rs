@@ -277,7 +277,7 @@ async fn a_declared_basin_does_not_take_what_it_finds_for_plain() {
     let mut stack = Stack::with(|config| {
         config.basins = vec![streamseal::registry::rules::BasinRule {
             r#match: "basin-*".to_owned(),
-            stream_cipher: Some(streamseal::crypto::Cipher::Aegis256),
+            stream_cipher: streamseal::registry::rules::RuleCipher::Aegis256,
         }];
     })
     .await;
