@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     BasinEntry, Change, Error, ExportError, Holdings, Listed, Page, ProjectEntry, Recorded,
-    RecordedBasin, RecordedProject, Store, StreamEntry, Summary, Versioned,
+    RecordedBasin, RecordedProject, RulesEntry, Store, StreamEntry, Summary, Versioned,
 };
 use crate::{
     project::ProjectName,
@@ -84,6 +84,10 @@ impl<S: Store> Store for Measured<S> {
 
     fn projects(&self) -> BoxFuture<'_, Result<Vec<RecordedProject>, Error>> {
         self.store.projects()
+    }
+
+    fn rules(&self) -> BoxFuture<'_, Result<Versioned<RulesEntry>, Error>> {
+        self.store.rules()
     }
 
     fn streams_of<'a>(

@@ -5,6 +5,7 @@
 
 mod embedded;
 mod entry;
+mod in_force;
 mod keys;
 mod list;
 mod measured;
@@ -20,6 +21,7 @@ pub use entry::{
     BasinEntry, FormerIncarnation, Incarnation, KeyKnown, MAX_FORMER, Origin, StreamEntry,
     StreamState,
 };
+pub use in_force::{RuleKind, RulesEntry, SealingRule};
 pub use keys::{DataKey, DataKeys, Holder, MAX_KEY_EPOCHS, Sealing, WrappedKey};
 pub use list::{ExportError, Listed, Page, Summary};
 pub use measured::Measured;
@@ -169,6 +171,9 @@ pub enum Error {
         /// The newest format version this release reads.
         known: u32,
     },
+    /// A store of an earlier format, which is not brought up to date for a look.
+    #[error("config store {0} has an earlier format; `streamseal serve` brings it up to date")]
+    Earlier(PathBuf),
     /// An older copy of the store that was in use here.
     #[error(
         "config store {path} is an older copy: it stands at change {found}, and {newest} were seen here; streams \
@@ -271,7 +276,7 @@ impl Revision {
     pub const NONE: Self = Self(0);
 
     /// The revision after this one.
-    fn next(self) -> Self {
+    pub(crate) fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
     }
 }
@@ -343,6 +348,13 @@ pub enum Change {
         /// The revision the others were decided on.
         expected: Revision,
     },
+    /// The rules in force.
+    Rules {
+        /// The revision the change was decided on.
+        expected: Revision,
+        /// The new entry; `None` removes it.
+        entry: Option<RulesEntry>,
+    },
     /// A stream's entry.
     Stream {
         /// Whose.
@@ -391,6 +403,9 @@ pub trait Store: Send + Sync {
 
     /// Every project that is recorded.
     fn projects(&self) -> BoxFuture<'_, Result<Vec<RecordedProject>, Error>>;
+
+    /// What is recorded of the rules that were in force last.
+    fn rules(&self) -> BoxFuture<'_, Result<Versioned<RulesEntry>, Error>>;
 
     /// Every stream recorded in a basin.
     fn streams_of<'a>(

@@ -8,15 +8,15 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Embedded,
-    file::{BASINS, File, META, PROJECTS, STREAMS, Table, place},
+    file::{BASINS, File, META, PROJECTS, RULES, STREAMS, Table, place},
     ledger::STORE_ID_BYTES,
     open::storage,
     readers::Readers,
-    transfer::{BasinLine, EXPORT, End, Head, Line, ProjectLine, StreamLine},
+    transfer::{BasinLine, EXPORT, End, Head, Line, ProjectLine, RulesLine, StreamLine},
 };
 use crate::{
     crypto::{Purpose, StoreKey},
-    store::{BasinEntry, Error, ExportError, ProjectEntry, Revision, StreamEntry},
+    store::{BasinEntry, Error, ExportError, ProjectEntry, Revision, RulesEntry, StreamEntry},
 };
 
 /// The store as it was at one moment.
@@ -66,7 +66,7 @@ impl Snapshot {
             Ok(())
         })?;
         let mut digest = self.key.begin(Purpose::Export, length);
-        let [basins, projects, streams] = self.lines(|line| {
+        let [basins, projects, streams, rules] = self.lines(|line| {
             digest.update(line);
             Ok(out.write_all(line)?)
         })?;
@@ -75,6 +75,7 @@ impl Snapshot {
             basins,
             projects,
             streams,
+            rules,
             tag,
         };
         out.write_all(&line(&Line::End { end })?)?;
@@ -85,7 +86,7 @@ impl Snapshot {
     fn lines(
         &self,
         mut each: impl FnMut(&[u8]) -> Result<(), ExportError>,
-    ) -> Result<[u64; 3], ExportError> {
+    ) -> Result<[u64; 4], ExportError> {
         each(&line(&Head {
             export: EXPORT,
             store_id: self.store_id,
@@ -112,7 +113,14 @@ impl Snapshot {
                 entry,
             }))?)
         })?;
-        Ok([basins, projects, streams])
+        let rules = self.rows(RULES, |rules, revision, entry: RulesEntry| {
+            each(&line(&Line::Rules(RulesLine {
+                rules,
+                revision,
+                entry,
+            }))?)
+        })?;
+        Ok([basins, projects, streams, rules])
     }
 
     fn rows<T: DeserializeOwned>(

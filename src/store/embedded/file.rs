@@ -19,7 +19,7 @@ use crate::{
     crypto::StoreKey,
     store::{
         BasinEntry, Change, Error, Holdings, ProjectEntry, Recorded, RecordedBasin,
-        RecordedProject, Revision, StreamEntry, Versioned,
+        RecordedProject, Revision, RulesEntry, StreamEntry, Versioned,
     },
     stream::BasinName,
 };
@@ -30,12 +30,16 @@ pub(super) const META: Table = TableDefinition::new("meta");
 pub(super) const BASINS: Table = TableDefinition::new("basins");
 pub(super) const STREAMS: Table = TableDefinition::new("streams");
 pub(super) const PROJECTS: Table = TableDefinition::new("projects");
+pub(super) const RULES: Table = TableDefinition::new("rules");
 
 /// The tables of entries.
-pub(super) const ENTRIES: [Table; 3] = [BASINS, STREAMS, PROJECTS];
+pub(super) const ENTRIES: [Table; 4] = [BASINS, STREAMS, PROJECTS, RULES];
 
 /// Row of [`META`] that holds the ledger.
 pub(super) const LEDGER: &str = "ledger";
+
+/// The one row of [`RULES`].
+pub(super) const IN_FORCE: &str = "in force";
 
 /// What follows a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +120,16 @@ impl File {
             .collect()
     }
 
+    /// What is recorded of the rules in force. No other row is beside it.
+    pub(super) fn rules(&self) -> Result<Option<Versioned<RulesEntry>>, Error> {
+        let mut rows = self.rows::<RulesEntry>(RULES, "", None)?.into_iter();
+        match (rows.next(), rows.next()) {
+            (Some((name, entry)), None) if name == IN_FORCE => Ok(Some(entry)),
+            (None, _) => Ok(None),
+            (Some((name, _)), _) => Err(Error::Damaged(name)),
+        }
+    }
+
     /// The sum of the rows that are there, whatever the ledger says.
     pub(super) fn sum(&self) -> Result<Ledger, Error> {
         let txn = self.db.begin_read().map_err(|e| self.storage(e))?;
@@ -187,6 +201,10 @@ impl File {
                 Change::SameProject { name, expected } => {
                     let row = (PROJECTS, name.as_str());
                     self.expect::<ProjectEntry>(&txn, row, *expected)?;
+                }
+                Change::Rules { expected, entry } => {
+                    let row = (RULES, IN_FORCE);
+                    self.write(&txn, &mut ledger, row, *expected, entry.as_ref())?;
                 }
                 Change::Stream {
                     path,

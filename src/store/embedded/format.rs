@@ -2,20 +2,22 @@
 
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    file::{BASINS, File, META, PROJECTS, STREAMS, place},
+    file::{BASINS, ENTRIES, File, META, STREAMS, place},
     ledger::{Ledger, STORE_ID_BYTES},
     open::storage,
 };
 use crate::store::{Error, Revision};
 
 /// The format version this release writes, and the newest it reads. Version 1 had neither tags nor a
-/// ledger, version 2 no projects and no data keys; both are brought up to date when they are opened.
-pub(super) const FORMAT: u32 = 3;
+/// ledger, version 2 no projects and no data keys, version 3 no rules; all are brought up to date when they are
+/// opened.
+pub(super) const FORMAT: u32 = 4;
+const FORMAT_WITHOUT_RULES: u32 = 3;
 const FORMAT_WITHOUT_PROJECTS: u32 = 2;
 const FORMAT_WITHOUT_TAGS: u32 = 1;
 
@@ -30,8 +32,8 @@ pub(super) struct Head {
     pub(super) store_id: [u8; STORE_ID_BYTES],
     /// Whether the rows are tagged under a key of the operator's; `None` without any tags.
     pub(super) is_keyed: Option<bool>,
-    /// Whether it is of a format without projects.
-    pub(super) lacks_projects: bool,
+    /// The version of its format.
+    pub(super) format: u32,
 }
 
 impl Head {
@@ -51,11 +53,13 @@ impl Head {
         let format = format.map(u32::from_le_bytes).ok_or_else(foreign)?;
         let is_keyed = match format {
             FORMAT_WITHOUT_TAGS => None,
-            FORMAT | FORMAT_WITHOUT_PROJECTS => match value(KEYED_ROW)?.as_deref() {
-                Some([0]) => Some(false),
-                Some([1]) => Some(true),
-                _ => return Err(foreign()),
-            },
+            FORMAT | FORMAT_WITHOUT_RULES | FORMAT_WITHOUT_PROJECTS => {
+                match value(KEYED_ROW)?.as_deref() {
+                    Some([0]) => Some(false),
+                    Some([1]) => Some(true),
+                    _ => return Err(foreign()),
+                }
+            }
             found if found > FORMAT => {
                 return Err(Error::Newer {
                     path: path.to_path_buf(),
@@ -69,7 +73,7 @@ impl Head {
         Ok(Self {
             store_id: store_id.ok_or_else(foreign)?,
             is_keyed,
-            lacks_projects: format < FORMAT,
+            format,
         })
     }
 }
@@ -87,20 +91,26 @@ impl File {
             ] {
                 meta.insert(name, value).map_err(|e| self.storage(e))?;
             }
-            txn.open_table(BASINS).map_err(|e| self.storage(e))?;
-            txn.open_table(STREAMS).map_err(|e| self.storage(e))?;
-            txn.open_table(PROJECTS).map_err(|e| self.storage(e))?;
         }
+        self.make_tables(&txn)?;
         self.write_ledger(&txn, &Ledger::EMPTY)?;
         txn.commit().map_err(|e| self.storage(e))
     }
 
-    /// Brings a file of format 2 up to date. An earlier release would take an entry with data keys for a
-    /// damaged one, so it must not open the file any more.
-    pub(super) fn add_projects(&self) -> Result<(), Error> {
+    /// Makes the tables of entries that are not there.
+    fn make_tables(&self, txn: &WriteTransaction) -> Result<(), Error> {
+        for table in ENTRIES {
+            txn.open_table(table).map_err(|e| self.storage(e))?;
+        }
+        Ok(())
+    }
+
+    /// Brings a file of format 2 or 3 up to date. An earlier release does not open it any more: it would not keep
+    /// what only this one knows.
+    pub(super) fn upgrade(&self) -> Result<(), Error> {
         let txn = self.db.begin_write().map_err(|e| self.storage(e))?;
+        self.make_tables(&txn)?;
         {
-            txn.open_table(PROJECTS).map_err(|e| self.storage(e))?;
             let mut meta = txn.open_table(META).map_err(|e| self.storage(e))?;
             meta.insert(FORMAT_ROW, FORMAT.to_le_bytes().as_slice())
                 .map_err(|e| self.storage(e))?;

@@ -5,6 +5,7 @@
 //! table "basins"   basin         → {"revision":…,"entry":…,"tag":…}   JSON
 //! table "streams"  basin/stream  → {"revision":…,"entry":…,"tag":…}   JSON
 //! table "projects" project       → {"revision":…,"entry":…,"tag":…}   JSON
+//! table "rules"    "in force"    → {"revision":…,"entry":…,"tag":…}   JSON
 //! ```
 //! A basin name holds no `/`, so the first one ends it. Beside the file stands its witness. While something
 //! is being erased, "meta" has a row "erasing", and there are two more files: [`erase`] draws them.
@@ -35,13 +36,13 @@ use quick_cache::sync::Cache;
 pub use transfer::{ImportError, ImportOptions, Imported};
 
 use self::{
-    file::{BASINS, File, PROJECTS, STREAMS, Then},
+    file::{BASINS, File, IN_FORCE, PROJECTS, RULES, STREAMS, Then},
     open::{Identity, Trust},
     readers::Reading,
 };
 use super::{
     BasinEntry, Change, Config, Error, ExportError, Holdings, Listed, Page, ProjectEntry, Recorded,
-    RecordedBasin, RecordedProject, Revision, Store, StreamEntry, Summary, Versioned,
+    RecordedBasin, RecordedProject, Revision, RulesEntry, Store, StreamEntry, Summary, Versioned,
 };
 use crate::{
     crypto::Key,
@@ -140,6 +141,19 @@ impl Embedded {
             return Err(Error::Missing(config.path.clone()));
         }
         Self::open(config)
+    }
+
+    /// Opens a store to read in it. Nothing is changed, not even brought up to date.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`], and [`Error::Earlier`].
+    pub fn open_to_look(config: &Config) -> Result<Self, Error> {
+        if !config.path.try_exists().unwrap_or(true) {
+            return Err(Error::Missing(config.path.clone()));
+        }
+        let key = config.key()?;
+        let file = File::open(&config.path, key.as_ref(), Trust::Look)?;
+        Ok(Self::new(file, config, key))
     }
 
     /// Every basin that is recorded.
@@ -247,6 +261,10 @@ impl Store for Embedded {
 
     fn projects(&self) -> BoxFuture<'_, Result<Vec<RecordedProject>, Error>> {
         Box::pin(self.blocking(|inner| inner.with_file(|file| file.projects())))
+    }
+
+    fn rules(&self) -> BoxFuture<'_, Result<Versioned<RulesEntry>, Error>> {
+        Box::pin(self.blocking(|inner| inner.with_file(|file| file.read(RULES, IN_FORCE))))
     }
 
     fn streams_of<'a>(
@@ -397,7 +415,8 @@ impl Inner {
                 Change::Project { name, .. } => {
                     self.projects.remove(name);
                 }
-                Change::SameProject { .. } => {}
+                // The rules are not kept in memory.
+                Change::SameProject { .. } | Change::Rules { .. } => {}
                 Change::Stream { path, .. } => {
                     self.streams.remove(path);
                 }
@@ -418,7 +437,7 @@ impl Inner {
                     expected,
                     entry,
                 } => self.projects.insert(name, written(expected, entry)),
-                Change::SameProject { .. } => {}
+                Change::SameProject { .. } | Change::Rules { .. } => {}
                 Change::Stream {
                     path,
                     expected,

@@ -14,7 +14,7 @@ use super::{
     backend::Backend,
     erase::discard,
     file::File,
-    format::Head,
+    format::{FORMAT, Head},
     ledger::STORE_ID_BYTES,
     witness::{Witness, create, sync_parent, with_suffix},
 };
@@ -33,6 +33,8 @@ pub(super) enum Trust {
     Newest,
     /// It is taken: its gaps are about to be filled.
     Older,
+    /// It is refused, and nothing of one that is new enough is changed: not even its format.
+    Look,
 }
 
 /// What the witness knows of a store that may be used.
@@ -178,16 +180,24 @@ impl File {
             tracing::warn!("config store {} had to be repaired", path.display());
         }
         match (head.is_keyed, key) {
-            (None, None) => file.add_tags()?,
+            (None, None) if trust != Trust::Look => file.add_tags()?,
+            (None, None) => {}
             (None | Some(false), Some(_)) => return Err(Error::NotKeyed(path.to_path_buf())),
             (Some(true), None) => return Err(Error::NeedsKey(path.to_path_buf())),
             (Some(true), Some(_)) | (Some(false), None) => {}
         }
-        if head.lacks_projects {
-            file.add_projects()?;
+        if trust == Trust::Look && head.format < FORMAT {
+            return Err(Error::Earlier(path.to_path_buf()));
+        }
+        if head.format < FORMAT {
+            file.upgrade()?;
         }
         file.verify()?;
-        if file.consult_witness(trust, None)? == Heard::Behind {
+        let heard = file.consult_witness(trust, None)?;
+        if trust == Trust::Look {
+            return Ok(file);
+        }
+        if heard == Heard::Behind {
             file.tell_witness()?;
         }
         file.finish_erasing()?;
@@ -218,6 +228,7 @@ impl File {
         self.basins()?;
         self.streams(None)?;
         self.projects()?;
+        self.rules()?;
         if self.sum()?.has_rows_of(&ledger) {
             Ok(())
         } else {
@@ -242,7 +253,7 @@ impl File {
                 path: self.path.clone(),
                 witness: Witness::path(&self.path),
             }),
-            Some(witness) if witness.generation > found && trust == Trust::Newest => {
+            Some(witness) if witness.generation > found && trust != Trust::Older => {
                 Err(Error::RolledBack {
                     path: self.path.clone(),
                     found,

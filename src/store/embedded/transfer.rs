@@ -1,13 +1,14 @@
 //! Import, and the lines that an export is made of: the whole store as JSON, for backups and for moving. No secret is in it.
 //!
 //! ```text
-//! {"export":2,"store_id":[…],"generation":17}
+//! {"export":3,"store_id":[…],"generation":17}
 //! {"basin":"my-basin","revision":2,"entry":{…}}
 //! {"project":"payments","revision":1,"entry":{…}}
 //! {"stream":"my-basin/my/stream","revision":3,"entry":{…}}
-//! {"end":{"basins":1,"projects":1,"streams":1,"tag":"…"}}
+//! {"rules":"in force","revision":4,"entry":{…}}
+//! {"end":{"basins":1,"projects":1,"streams":1,"rules":1,"tag":"…"}}
 //! ```
-//! Version 1 knew no projects.
+//! Version 1 knew no projects, version 2 no rules.
 //!
 //! The tag is over every byte before the last line, with `store.key_file` where there is one.
 
@@ -17,19 +18,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Embedded,
-    file::{BASINS, File, PROJECTS, STREAMS},
+    file::{BASINS, File, IN_FORCE, PROJECTS, RULES, STREAMS},
     ledger::{Ledger, STORE_ID_BYTES},
     open::Trust,
 };
 use crate::{
     crypto::{Digest, Key, Purpose, StoreKey},
     project::ProjectName,
-    store::{BasinEntry, Config, Error, ProjectEntry, Revision, StreamEntry},
+    store::{BasinEntry, Config, Error, ProjectEntry, Revision, RulesEntry, StreamEntry},
     stream::{BasinName, StreamPath},
 };
 
 /// The version of the lines. Any up to this one is read.
-pub(super) const EXPORT: u32 = 2;
+pub(super) const EXPORT: u32 = 3;
 
 /// Longest line that is read. A stream with as many key epochs as there may be takes a tenth of it.
 const MAX_LINE_BYTES: u64 = 64 * 1024 * 1024;
@@ -111,6 +112,7 @@ pub(super) enum Line {
     Basin(BasinLine),
     Project(ProjectLine),
     Stream(StreamLine),
+    Rules(RulesLine),
     End { end: End },
 }
 
@@ -140,11 +142,21 @@ pub(super) struct StreamLine {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RulesLine {
+    pub(super) rules: String,
+    pub(super) revision: Revision,
+    pub(super) entry: RulesEntry,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct End {
     pub(super) basins: u64,
     #[serde(default)]
     pub(super) projects: u64,
     pub(super) streams: u64,
+    #[serde(default)]
+    pub(super) rules: u64,
     pub(super) tag: Digest,
 }
 
@@ -154,6 +166,7 @@ struct Export {
     basins: Vec<BasinLine>,
     projects: Vec<ProjectLine>,
     streams: Vec<StreamLine>,
+    rules: Option<RulesLine>,
     is_authenticated: bool,
 }
 
@@ -212,6 +225,10 @@ impl File {
             let row = (STREAMS, &*line.stream);
             self.insert(&txn, &mut ledger, row, line.revision, &line.entry)?;
         }
+        if let Some(line) = &export.rules {
+            let row = (RULES, IN_FORCE);
+            self.insert(&txn, &mut ledger, row, line.revision, &line.entry)?;
+        }
         ledger.generation = export.head.generation;
         self.write_ledger(&txn, &ledger)?;
         txn.commit().map_err(|e| self.storage(e))
@@ -231,6 +248,7 @@ impl Export {
             basins: Vec::new(),
             projects: Vec::new(),
             streams: Vec::new(),
+            rules: None,
             is_authenticated: false,
         };
         for number in 2.. {
@@ -246,7 +264,10 @@ impl Export {
                 Line::Stream(line) if line.stream.parse::<StreamPath>().is_ok() => {
                     export.streams.push(line);
                 }
-                Line::Basin(_) | Line::Project(_) | Line::Stream(_) => {
+                Line::Rules(line) if line.rules == IN_FORCE && export.rules.is_none() => {
+                    export.rules = Some(line);
+                }
+                Line::Basin(_) | Line::Project(_) | Line::Stream(_) | Line::Rules(_) => {
                     return Err(ImportError::Line(number));
                 }
                 Line::End { end } => {
@@ -263,8 +284,14 @@ impl Export {
     }
 
     fn check(&mut self, end: &End, lines: &[u8], key: &StoreKey) -> Result<(), ImportError> {
-        let count = [self.basins.len(), self.projects.len(), self.streams.len()];
-        let told = [end.basins, end.projects, end.streams];
+        let rules = usize::from(self.rules.is_some());
+        let count = [
+            self.basins.len(),
+            self.projects.len(),
+            self.streams.len(),
+            rules,
+        ];
+        let told = [end.basins, end.projects, end.streams, end.rules];
         self.is_authenticated = end.tag == key.digest(Purpose::Export, &[lines]);
         let is_whole = || end.tag == StoreKey::public().digest(Purpose::Export, &[lines]);
         if count.map(|count| count as u64) == told && (self.is_authenticated || is_whole()) {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::crypto::{Purpose, StoreKey};
 
-/// Entries as the release before this one wrote them: without a word of managed keys.
+/// Entries as format 2 has them: without a word of managed keys.
 const BASIN: &str = r#"{"stream_cipher":"aegis-256","declared":false,"deleted":false}"#;
 const STREAM: &str = r#"{"state":{"live":{"cipher":"aegis-256","created_at":"2026-01-01T00:00:00Z"}},"origin":"created","key_check":null}"#;
 
@@ -52,11 +52,11 @@ impl Before {
     }
 }
 
-/// A file of format 2 as the release before this one wrote it.
-fn format_2(config: &Config, edit: impl FnOnce(&redb::WriteTransaction)) {
+/// A file of format 2 or 3, as earlier releases wrote it.
+fn earlier(config: &Config, version: u32, edit: impl FnOnce(&redb::WriteTransaction)) {
     let key = config.key().unwrap();
     make(&config.path, |txn| {
-        put_row(txn, "meta", "format", &2u32.to_le_bytes());
+        put_row(txn, "meta", "format", &version.to_le_bytes());
         put_row(txn, "meta", "store_id", &[7; 16]);
         put_row(txn, "meta", "keyed", &[u8::from(key.is_some())]);
         let mut before = Before {
@@ -72,14 +72,14 @@ fn format_2(config: &Config, edit: impl FnOnce(&redb::WriteTransaction)) {
 }
 
 #[tokio::test]
-async fn a_store_of_the_second_format_is_brought_up_to_date() {
-    for is_keyed in [false, true] {
+async fn stores_of_earlier_formats_are_brought_up_to_date() {
+    for (version, is_keyed) in [(2, false), (2, true), (3, false), (3, true)] {
         let dir = tempfile::tempdir().unwrap();
         let config = match is_keyed {
             true => keyed(&dir, 1),
             false => config(&dir),
         };
-        format_2(&config, |_| {});
+        earlier(&config, version, |_| {});
         for _ in 0..2 {
             let store = Embedded::open(&config).unwrap();
             let found = store.stream(&path("a")).await.unwrap();
@@ -89,17 +89,19 @@ async fn a_store_of_the_second_format_is_brought_up_to_date() {
             let cipher = basin.entry.unwrap().stream_cipher;
             assert_eq!(cipher, Some(Cipher::Aegis256));
             assert_eq!(store.projects().await.unwrap(), []);
+            assert_eq!(store.rules().await.unwrap(), Versioned::none());
             let summary = store.summary().await.unwrap();
             // It says the same as before: no change was counted.
-            assert_eq!((summary.format, summary.generation), (3, 17));
+            assert_eq!((summary.format, summary.generation), (4, 17));
         }
         // What an earlier release would take for damaged, it does not open at all.
         let format = row(&config.path, "meta", "format");
-        assert_eq!(format, 3u32.to_le_bytes());
+        assert_eq!(format, 4u32.to_le_bytes());
         let store = Embedded::open(&config).unwrap();
         let keys = put_entry("a", Some(managed(&[Some(wrapped())])), Revision(3));
         let project = put_project("payments", Some(project()), Revision::NONE);
-        store.commit(vec![keys, project]).await.unwrap();
+        let rules = put_rules(Some(rules()), Revision::NONE);
+        store.commit(vec![keys, project, rules]).await.unwrap();
         drop(store);
         drop(Embedded::open(&config).unwrap());
     }
@@ -124,7 +126,7 @@ async fn what_the_ledger_of_the_second_format_does_not_know_is_refused() {
                 true => keyed(&dir, 1),
                 false => config(&dir),
             };
-            format_2(&config, edit);
+            earlier(&config, 2, edit);
             let error = Embedded::open(&config).err();
             let error = error.unwrap_or_else(|| panic!("{what}: opened"));
             assert!(
@@ -139,6 +141,7 @@ async fn what_the_ledger_of_the_second_format_does_not_know_is_refused() {
 fn fields_that_no_release_wrote_are_refused() {
     let stream = serde_json::to_string(&managed(&[Some(wrapped()), None])).unwrap();
     let project = serde_json::to_string(&project()).unwrap();
+    let rules = serde_json::to_string(&rules()).unwrap();
     assert!(serde_json::from_str::<StreamEntry>(&stream).is_ok());
     assert!(serde_json::from_str::<ProjectEntry>(&project).is_ok());
     // In each object that there is.
@@ -156,6 +159,9 @@ fn fields_that_no_release_wrote_are_refused() {
             serde_json::from_str::<StreamEntry>(&text).is_err(),
             "{text}"
         );
+    }
+    for text in grown(&rules) {
+        assert!(serde_json::from_str::<RulesEntry>(&text).is_err(), "{text}");
     }
     for text in grown(&project) {
         assert!(

@@ -104,7 +104,7 @@ async fn a_store_says_what_it_is() {
         let summary = store.summary().await.unwrap();
         assert_eq!((summary.basins, summary.streams), (1, 5));
         assert_eq!(summary.projects, 0);
-        assert_eq!((summary.format, summary.generation), (3, 6));
+        assert_eq!((summary.format, summary.generation), (4, 6));
         assert_eq!(summary.is_keyed, config.key_file.is_set());
         assert_eq!(summary.size, std::fs::metadata(&config.path).unwrap().len());
         // A file that is gone is not answered for from memory.

@@ -12,6 +12,7 @@ mod copies;
 mod damage;
 pub(super) mod erase;
 mod format;
+mod in_force;
 mod key;
 mod list;
 mod measured;
@@ -175,6 +176,26 @@ fn put_project(name: &str, entry: Option<ProjectEntry>, expected: Revision) -> C
     }
 }
 
+fn put_rules(entry: Option<RulesEntry>, expected: Revision) -> Change {
+    Change::Rules { expected, entry }
+}
+
+/// Rules that were in force.
+fn rules() -> RulesEntry {
+    let rule = |kind, glob: &str| SealingRule {
+        kind,
+        r#match: glob.to_owned(),
+        cipher: Cipher::Aegis256,
+    };
+    RulesEntry {
+        sealing: vec![
+            rule(RuleKind::Stream, "audit-*/**"),
+            rule(RuleKind::Basin, "audit-*"),
+        ],
+        refuses_plain: true,
+    }
+}
+
 pub(super) fn put_entry(stream: &str, entry: Option<StreamEntry>, expected: Revision) -> Change {
     Change::Stream {
         path: path(stream),
@@ -296,7 +317,7 @@ fn foreign_newer_and_damaged_files_are_refused() {
     let error = Embedded::open(&config).err().unwrap();
     assert!(matches!(error, Error::Foreign(_)), "{error}");
 
-    for (version, is_newer) in [(0, false), (4, true), (u32::MAX, true)] {
+    for (version, is_newer) in [(0, false), (5, true), (u32::MAX, true)] {
         std::fs::remove_file(&config.path).unwrap();
         make(&config.path, |txn| {
             put_row(txn, "meta", "format", &version.to_le_bytes());

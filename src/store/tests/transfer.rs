@@ -60,8 +60,8 @@ async fn an_export_that_is_not_whole_makes_no_store() {
         joined(&[0, 1, 2, 3, 4, 4]),
         joined(&[1, 2, 3, 4]),
         lines.replace("\"aegis-256\"", "null"),
-        lines.replace("\"export\":2", "\"export\":3"),
-        lines.replace("\"export\":2", "\"export\":0"),
+        lines.replace("\"export\":3", "\"export\":4"),
+        lines.replace("\"export\":3", "\"export\":0"),
         lines.replace("test-basin/a", "test-basin/../a"),
         lines.replace("test-basin/a", "a"),
         lines.replace("\"origin\"", "\"orogin\""),
@@ -216,19 +216,22 @@ async fn projects_and_managed_keys_come_in_again() {
 }
 
 #[tokio::test]
-async fn an_export_of_the_release_before_comes_in() {
+async fn exports_of_earlier_releases_come_in() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(&dir);
     filled(&config, &["a"]).await;
     let text = String::from_utf8(export(&config)).unwrap();
     let (lines, _) = text.rsplit_once("{\"end\"").unwrap();
-    let lines = lines.replace("\"export\":2", "\"export\":1");
-    let tag = crate::crypto::StoreKey::public()
-        .digest(crate::crypto::Purpose::Export, &[lines.as_bytes()]);
-    let before = format!("{lines}{{\"end\":{{\"basins\":1,\"streams\":1,\"tag\":\"{tag}\"}}}}\n");
-    let copy = moved(&config, "copy.redb");
-    Embedded::import(&copy, before.as_bytes(), &ImportOptions::default()).unwrap();
-    assert_eq!(content(&copy).await, content(&config).await);
+    for (version, end) in [(1, ""), (2, "\"projects\":0,")] {
+        let lines = lines.replace("\"export\":3", &format!("\"export\":{version}"));
+        let tag = crate::crypto::StoreKey::public()
+            .digest(crate::crypto::Purpose::Export, &[lines.as_bytes()]);
+        let before =
+            format!("{lines}{{\"end\":{{\"basins\":1,{end}\"streams\":1,\"tag\":\"{tag}\"}}}}\n");
+        let copy = moved(&config, &format!("copy{version}.redb"));
+        Embedded::import(&copy, before.as_bytes(), &ImportOptions::default()).unwrap();
+        assert_eq!(content(&copy).await, content(&config).await);
+    }
 }
 
 #[tokio::test]

@@ -67,6 +67,10 @@ impl Store for Faulty {
         self.store.projects()
     }
 
+    fn rules(&self) -> BoxFuture<'_, Result<Versioned<RulesEntry>, Error>> {
+        self.store.rules()
+    }
+
     fn streams_of<'a>(
         &'a self,
         basin: &'a BasinName,
