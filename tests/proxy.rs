@@ -134,6 +134,8 @@ mod registry_intents;
 mod registry_races;
 #[path = "proxy/registry_rules.rs"]
 mod registry_rules;
+#[path = "proxy/reload_less.rs"]
+mod reload_less;
 #[path = "proxy/reload_mtls.rs"]
 mod reload_mtls;
 #[path = "proxy/reload_program.rs"]

@@ -13,12 +13,15 @@ use clap::{Parser, Subcommand};
 use crate::{
     config::{self, Config},
     process,
+    registry::rules::Refused,
+    stream::StreamPath,
     telemetry::{self, LogFormat},
 };
 
 mod apikey;
 mod check_config;
 mod effective;
+mod explain;
 mod init;
 mod keygen;
 pub mod notify;
@@ -68,7 +71,7 @@ enum Command {
     /// Run the proxy.
     Serve(ConfigFile),
     /// Check the configuration and print it as it takes effect.
-    CheckConfig(ConfigFile),
+    CheckConfig(CheckConfig),
     /// Print a fresh encryption key.
     Keygen,
     /// Create the config store.
@@ -88,6 +91,15 @@ enum Command {
     /// Run an S2 server in memory, the proxy in front of it, and a worked example.
     #[cfg(feature = "quickstart")]
     Quickstart(quickstart::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct CheckConfig {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print instead what decides how this stream is treated.
+    #[arg(long, value_name = "BASIN/STREAM", value_parser = store::stream_path)]
+    explain: Option<StreamPath>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -126,6 +138,15 @@ impl From<config::Error> for Failure {
     }
 }
 
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::SealsLess(_) => Self::Config(refused.to_string()),
+            Refused::Store(_) => Self::Other(refused.to_string()),
+        }
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Other(error.to_string())
@@ -146,9 +167,9 @@ fn run_with(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         }
     };
     match args.command {
-        Command::CheckConfig(file) => {
+        Command::CheckConfig(args) => {
             process::forbid_dumps();
-            check_config::run(&load(&file)?)
+            check_config::run(&load(&args.file)?, args.explain.as_ref())
         }
         Command::Keygen => {
             process::forbid_dumps();

@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use tokio::signal::unix::Signal;
+use tokio::{runtime::Handle, signal::unix::Signal};
 
 use super::{
     Failure, checked,
@@ -20,8 +20,9 @@ use crate::{
     config::Config,
     keys::{ClientRules, Clients},
     proxy::Proxy,
-    registry::rules::Rules,
+    registry::rules::{Rules, Succession},
     server::{self, LiveTls, Outcome, Reloads},
+    store::{self, Store},
     telemetry::{metrics::Metrics, sinks::Sinks},
     upstream::{self, Upstream},
 };
@@ -41,6 +42,7 @@ pub(super) struct Live {
     pub(super) tls: LiveTls,
     pub(super) upstream: Upstream,
     pub(super) proxy: Arc<Proxy>,
+    pub(super) store: Arc<dyn Store>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) sinks: Arc<Sinks>,
 }
@@ -109,7 +111,9 @@ impl Reloader {
             tracing::info!("effective configuration:\n{effective}");
         }
         let hands_out_keys = renewed.rules.hands_out_keys();
+        let succession = wait(Succession::begin(&*self.parts.store, &renewed.rules))?;
         self.parts.replace(renewed);
+        settled(wait(succession.finish(&*self.parts.store)));
         if hands_out_keys {
             open::warn_if_open(&effective, self.parts.address, &self.parts.upstream);
         }
@@ -216,6 +220,22 @@ pub(super) async fn whenever(
         };
         report(&applied);
     }
+}
+
+/// Says that the store could not record what the rules in force no longer seal. It knows of too much then.
+pub(super) fn settled(recorded: Result<(), store::Error>) {
+    if let Err(error) = recorded {
+        tracing::error!(
+            %error,
+            "the rules are in force, and the config store still knows of those before: keep the rules with \
+             \"none\" until the next reload"
+        );
+    }
+}
+
+/// Waits on a thread of the runtime that may block.
+fn wait<T>(done: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| Handle::current().block_on(done))
 }
 
 fn report(applied: &Result<Vec<String>, Failure>) {

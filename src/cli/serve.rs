@@ -19,6 +19,7 @@ use crate::{
     keys::kms::Kms,
     process,
     proxy::{Parts, Proxy},
+    registry::rules::Succession,
     server::{
         self, Authenticate, Server,
         admin::{self, AdminServer, Readiness},
@@ -152,6 +153,7 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
     let audit = Audit::start(&config.audit, &metrics).map_err(Failure::Other)?;
     let traces = Traces::start(&config.traces).map_err(Failure::Other)?;
     let sinks = Arc::new(Sinks::new(audit, traces));
+    let succession = Succession::begin(&*store, &rules).await?;
     let proxy = Arc::new(Proxy::new(Parts {
         store: Arc::clone(&store),
         rules,
@@ -179,21 +181,25 @@ pub async fn start(config: &Config) -> Result<Running, Failure> {
         tls: server.tls().clone(),
         upstream,
         proxy,
+        store: Arc::clone(&store),
         metrics,
         sinks,
     };
-    run_parts(config, live, (store, kms), server, drain)
+    let running = run_parts(config, live, kms, server, drain)?;
+    reload::settled(succession.finish(&*store).await);
+    Ok(running)
 }
 
 /// Lets the parts of a proxy run that is made.
 fn run_parts(
     config: &Config,
     live: Live,
-    (store, kms): (Arc<dyn Store>, Option<Kms>),
+    kms: Option<Kms>,
     server: Server,
     drain: Drain,
 ) -> Result<Running, Failure> {
     let proxy = Arc::clone(&live.proxy);
+    let store = Arc::clone(&live.store);
     let metrics = Arc::clone(&live.metrics);
     let sinks = Arc::clone(&live.sinks);
     let upstream = live.upstream.clone();

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use super::*;
-use crate::{file::OptionalFile, store::PlainStreams};
+use crate::{file::OptionalFile, store::PlainStreams, stream::StreamPath};
 
 const REFERENCE: &str = include_str!("../../config/reference.toml");
 const SHIPPED: [(&str, &str); 5] = [
@@ -83,6 +83,58 @@ fn shipped_files_have_no_unknown_keys() {
 fn shipped_quickstart_makes_sense_as_it_is() {
     let [(_, quickstart), ..] = SHIPPED;
     assert_eq!(load(quickstart, &[]).unwrap().check(), [""; 0]);
+}
+
+/// The rules of a shipped file, with a key in each file that it names; `None` when it is not sound.
+fn rules_of(text: &str) -> Option<Rules> {
+    let mut key = tempfile::NamedTempFile::new().unwrap();
+    key.write_all(b"AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=")
+        .unwrap();
+    let there = |line: &str| match line.split_once("_file = ") {
+        Some((name, _)) => format!("{name}_file = {:?}\n", key.path()),
+        None => format!("{line}\n"),
+    };
+    let text: String = text.lines().map(there).collect();
+    load(&text, &[]).ok()?.rules().ok()
+}
+
+#[test]
+fn no_cut_of_a_shipped_file_seals_less_unsaid() {
+    let samples = [
+        "orders-sample",
+        "legacy-sample",
+        "pay-sample",
+        "events-sample",
+    ];
+    let seals = |rules: &Rules, basin: &str| {
+        let path: StreamPath = format!("{basin}/a/b").parse().unwrap();
+        let cipher = match rules.stream(&path) {
+            Some(rule) => rule.cipher,
+            None => rules.basin(&path.basin).flatten(),
+        };
+        cipher.is_some()
+    };
+    let mut refused = 0;
+    for (name, text) in SHIPPED {
+        let whole = rules_of(text).unwrap();
+        let last = whole.in_force();
+        assert_eq!(whole.unsaid(&last), [""; 0], "{name}");
+        let lines: Vec<_> = text.split_inclusive('\n').collect();
+        for kept in 0..lines.len() {
+            let Some(cut) = rules_of(&lines[..kept].concat()) else {
+                continue;
+            };
+            if !cut.unsaid(&last).is_empty() {
+                refused += 1;
+                continue;
+            }
+            for basin in samples {
+                let is_less = seals(&whole, basin) && !seals(&cut, basin);
+                assert!(!is_less, "{name} up to line {kept}: {basin}");
+            }
+        }
+    }
+    assert!(refused > 40, "{refused}");
 }
 
 #[test]

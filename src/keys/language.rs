@@ -1,6 +1,9 @@
 //! What globs match among all valid names. The answers are exact: they come from the automata of the globs.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::LazyLock,
+};
 
 use globset::GlobMatcher;
 use regex_automata::{
@@ -15,6 +18,9 @@ use regex_automata::{
 /// Every valid `basin/stream`, but for the longest stream name: as [`crate::stream`] says.
 const PATHS: &str =
     r"^[a-z0-9][a-z0-9-]{6,46}[a-z0-9]/(?:[^.\x00]|\.[^.\x00]|\.\.[^\x00])[^\x00]*$";
+
+static ALL_PATHS: LazyLock<Result<Language, Unclear>> =
+    LazyLock::new(|| Language::of_regex(PATHS, Over::Stream));
 
 /// Most memory for the states of one automaton.
 const MAX_CACHE_BYTES: usize = 4 * 1024 * 1024;
@@ -66,17 +72,29 @@ impl Language {
     }
 }
 
-/// Finds a valid `basin/stream` that is `wanted`, given which of the globs match it.
+/// Whether two globs could match one name, by how they begin. Costs next to nothing.
+pub fn may_meet(one: &GlobMatcher, other: &GlobMatcher) -> bool {
+    let [one, other] = [one, other].map(|glob| {
+        let text = glob.glob().glob();
+        text.split(['*', '?', '[', '{', '\\'])
+            .next()
+            .unwrap_or_default()
+    });
+    one.starts_with(other) || other.starts_with(one)
+}
+
+/// Finds a valid `basin/stream` that `within` matches and that is `wanted`, given which of the globs match it.
 ///
 /// # Errors
 /// [`Unclear`] when it takes too long to find out.
 pub fn find(
-    globs: &[&Language],
+    within: &Language,
+    globs: &[Language],
     wanted: impl Fn(&[bool]) -> bool,
 ) -> Result<Option<String>, Unclear> {
-    let paths = Language::of_regex(PATHS, Over::Stream)?;
-    let languages = [&[&paths], globs].concat();
-    let mut runs: Vec<_> = languages.into_iter().map(Run::new).collect();
+    let paths = ALL_PATHS.as_ref().map_err(|unclear| *unclear)?;
+    let languages = [paths, within].into_iter().chain(globs);
+    let mut runs: Vec<_> = languages.map(Run::new).collect();
     let bytes = representatives(&runs);
     let start = runs
         .iter_mut()
@@ -86,23 +104,19 @@ pub fn find(
     let mut seen = HashMap::from([(start.clone(), None)]);
     let mut queue = VecDeque::from([start]);
     while let Some(states) = queue.pop_front() {
-        let ends = runs
-            .iter_mut()
-            .zip(&states)
-            .map(|(run, state)| run.ends(*state));
-        let ends = ends.collect::<Result<Vec<_>, _>>()?;
-        if let Some((true, matches)) = ends.split_first()
+        if let [true, true, matches @ ..] = &*ends(&mut runs, &states)?
             && wanted(matches)
         {
             return Ok(Some(spelled(&seen, &states)));
         }
         for &byte in &bytes {
-            let next = runs
-                .iter_mut()
-                .zip(&states)
-                .map(|(run, state)| run.next(*state, byte));
-            let next = next.collect::<Result<Vec<_>, _>>()?;
-            if next.first() == Some(&State::Decided(false)) || seen.contains_key(&next) {
+            let next = next(&mut runs, &states, byte)?;
+            if next
+                .iter()
+                .take(2)
+                .any(|state| *state == State::Decided(false))
+                || seen.contains_key(&next)
+            {
                 continue;
             }
             if seen.len() == MAX_STATES {
@@ -113,6 +127,18 @@ pub fn find(
         }
     }
     Ok(None)
+}
+
+/// Which of the automata match what ends here.
+fn ends(runs: &mut [Run<'_>], states: &[State]) -> Result<Vec<bool>, Unclear> {
+    let ends = runs.iter_mut().zip(states);
+    ends.map(|(run, state)| run.ends(*state)).collect()
+}
+
+/// The states behind one more byte.
+fn next(runs: &mut [Run<'_>], states: &[State], byte: u8) -> Result<Vec<State>, Unclear> {
+    let next = runs.iter_mut().zip(states);
+    next.map(|(run, state)| run.next(*state, byte)).collect()
 }
 
 /// The bytes that led to a state.
@@ -222,9 +248,8 @@ mod tests {
 
     /// Whether the one matches everything that the other does.
     fn covers(one: (&str, Over), other: (&str, Over)) -> bool {
-        let globs = [one, other].map(|(text, over)| language(text, over));
-        let [one, other] = &globs;
-        let outside = find(&[one, other], |matches| matches == [false, true]).unwrap();
+        let [one, other] = [one, other].map(|(text, over)| language(text, over));
+        let outside = find(&other, &[one], |matches| matches == [false]).unwrap();
         outside.is_none()
     }
 
@@ -287,13 +312,19 @@ mod tests {
             let overs = [Over::Stream, Over::Basin];
             let languages: Vec<_> = globs.iter().zip(overs)
                 .map(|(glob, over)| Language::new(glob, over).unwrap()).collect();
-            let languages: Vec<_> = languages.iter().collect();
+            let every = language("**", Over::Stream);
             let matches = |path: &str| {
                 let path: StreamPath = path.parse().unwrap();
                 let (basin, path): (BasinName, _) = (path.basin.clone(), path.to_string());
                 [globs[0].is_match(&path), globs[1].is_match(basin.as_str())]
             };
-            let found = find(&languages, |matches| matches == wanted).unwrap();
+            let found = find(&every, &languages, |matches| matches == wanted).unwrap();
+            if found.is_some() && wanted == [true, true] {
+                prop_assert!(may_meet(&globs[0], &globs[1]), "{texts:?}");
+            }
+            let [first, second] = languages.try_into().ok().unwrap();
+            let within = find(&first, &[second], |matches| matches == [wanted[1]]).unwrap();
+            prop_assert!(!wanted[0] || within.is_some() == found.is_some());
             if let Some(found) = &found {
                 prop_assert_eq!(matches(found), wanted, "{:?} {}", &texts, found);
             }

@@ -17,7 +17,7 @@ pub use clients::{ClientGrant, ClientRights, ClientRule, ClientRules, Clients};
 pub use file::{FileKey, FileKeyError};
 pub use glob::{basin_glob, glob, stream_glob};
 pub use header::{KEY_HEADER, check_length, from_header};
-pub use language::{Language, Over, Unclear, find};
+pub use language::{Language, Over, Unclear, find, may_meet};
 pub use projects::{Project, ProjectRule, Projects};
 pub use reach::may_reach;
 pub use rotation::{MAX_GCM_RECORDS, RotateAfter};

@@ -1,9 +1,14 @@
 //! The `[[basins]]` and `[[streams]]` rules of the configuration file, compiled for look-up.
 
+mod less;
+mod succession;
+
 use std::str::FromStr;
 
 use globset::GlobMatcher;
 use serde::{Deserialize, Serialize};
+
+pub use succession::{Refused, Succession};
 
 use crate::{
     crypto::{Cipher, Key},
@@ -225,22 +230,30 @@ impl Rules {
 
     /// What is declared for new streams of a basin: `None` without a rule, `Some(None)` is plain.
     pub fn basin(&self, name: &BasinName) -> Option<Option<Cipher>> {
+        let rule = self.basins.get(self.basin_at(name)?);
+        rule.map(|(_, cipher)| *cipher)
+    }
+
+    /// The place of the rule for new streams of a basin.
+    pub fn basin_at(&self, name: &BasinName) -> Option<usize> {
         let mut rules = self.basins.iter();
-        rules
-            .find(|(glob, _)| glob.is_match(name.as_str()))
-            .map(|(_, cipher)| *cipher)
+        rules.position(|(glob, _)| glob.is_match(name.as_str()))
     }
 
     /// The rule for a stream, if there is one.
     pub fn stream(&self, path: &StreamPath) -> Option<&StreamPolicy> {
+        let rule = self.streams.get(self.stream_at(path)?);
+        rule.map(|(_, policy)| policy)
+    }
+
+    /// The place of the rule for a stream.
+    pub fn stream_at(&self, path: &StreamPath) -> Option<usize> {
         if self.streams.is_empty() {
             return None;
         }
         let name = path.to_string();
         let mut rules = self.streams.iter();
-        rules
-            .find(|(glob, _)| glob.is_match(&name))
-            .map(|(_, policy)| policy)
+        rules.position(|(glob, _)| glob.is_match(&name))
     }
 
     /// Returns true if a rule seals new streams of a basin, or has a cipher and may match a stream of it.

@@ -67,7 +67,7 @@ async fn status_shows_listeners_upstream_certificates_and_store() {
     );
     assert_eq!(
         (&store["keyed"], &store["format"]),
-        (&json!(false), &json!(3))
+        (&json!(false), &json!(4))
     );
     assert_eq!(store["path"], stack.config.store.path.to_str().unwrap());
 }

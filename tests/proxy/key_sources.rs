@@ -94,6 +94,7 @@ async fn clients_that_send_no_key_use_the_operators() {
     );
     assert_eq!(client.ask(read("default").key(&KEY)).await.status, 200);
     // Without the rule the same key in the header opens the same records.
+    stack.say_none();
     stack.restart(|config| config.streams.clear()).await;
     let client = stack.h2().await;
     is(&client.ask(read("fixed")).await, 422, "invalid");

@@ -116,6 +116,7 @@ async fn a_basin_declared_later_keeps_its_old_streams_plain() {
     assert_eq!(first_body(&client, "new").await, SECRET);
     assert_ne!(first_body(&stack.direct().await, "new").await, SECRET);
     // The file no longer names it: what was declared last stays in force.
+    stack.say_none();
     stack.restart(|config| config.basins.clear()).await;
     let client = stack.h2().await;
     assert_eq!(client.ask(append("newer")).await.status, 200);
@@ -207,6 +208,7 @@ async fn a_rule_that_is_gone_leaves_its_streams_as_they_are() {
     let mut stack = Stack::with(|config| config.streams = rules).await;
     stack.create_basin(None).await;
     assert_eq!(stack.h2().await.ask(append("s")).await.status, 200);
+    stack.say_none();
     stack.restart(|config| config.streams.clear()).await;
     let client = stack.h2().await;
     assert_eq!(client.ask(append("s")).await.status, 200);

@@ -175,6 +175,13 @@ async fn after(how: How, cases: &[Case]) -> Vec<Vec<String>> {
         let answer = client.ask(case.append("of before").key(&KEY)).await;
         assert_eq!(answer.status, 200, "{} {}", case.stream(), answer.text());
     }
+    // A rule that seals goes only once it said "none".
+    let said = |case: &Case| match case.after {
+        "nothing" if case.before != "nothing" => "plain",
+        _ => case.before,
+    };
+    let said = stack.reload(|config| config.streams = rules(said));
+    assert_eq!(said, Ok(Vec::new()));
     let change = |config: &mut Config| config.streams = rules(|case| case.after);
     let client = renew(&mut stack, client, how, change).await;
     let mut seen = Vec::new();
@@ -258,6 +265,9 @@ async fn every_change_of_a_basin_rule_is_as_after_a_restart() {
             make_basin(&client, BASIN, None).await;
             let written = client.ask(old.append("of before").key(&KEY)).await;
             assert_eq!(written.status, 200, "{}", written.text());
+            if before.is_some() && after.is_none() {
+                stack.say_none();
+            }
             let change = |config: &mut Config| config.basins = rules(after);
             let client = renew(&mut stack, client, how, change).await;
             let path = format!("/v1/basins/{BASIN}");

@@ -126,6 +126,7 @@ async fn a_sealed_session_stays_sealed_whatever_the_new_rules_say() {
         stack.create_basin(None).await;
         let client = stack.h2().await;
         let (mut session, mut live) = sessions(&client).await;
+        stack.say_none();
         assert_eq!(stack.reload(|config| config.streams = then), Ok(Vec::new()));
         append(&mut session, SECRET).await;
         assert_eq!(next_body(&mut live).await, SECRET.as_bytes());

@@ -66,6 +66,7 @@ async fn a_key_file_is_read_again_and_a_bad_one_changes_nothing() {
     assert_eq!(code(append("used")).await, "decryption_failed");
     assert_eq!(client.ask(append("fresh")).await.status, 200);
     // By its owner's word, then: it is the new key that this one has.
+    stack.say_none();
     assert_eq!(
         stack.reload(|config| config.streams.clear()),
         Ok(Vec::new())

@@ -80,6 +80,11 @@ async fn stores_of_earlier_formats_are_brought_up_to_date() {
             false => config(&dir),
         };
         earlier(&config, version, |_| {});
+        // A look changes nothing.
+        let error = Embedded::open_to_look(&config).err().unwrap();
+        assert!(matches!(error, Error::Earlier(_)), "{error}");
+        let format = row(&config.path, "meta", "format");
+        assert_eq!(format, version.to_le_bytes());
         for _ in 0..2 {
             let store = Embedded::open(&config).unwrap();
             let found = store.stream(&path("a")).await.unwrap();

@@ -27,6 +27,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use streamseal::{
     cli::serve::{self, Running},
     config::Config,
+    registry::rules::{KeySource, RuleCipher},
     server::{self, admin},
     store, upstream,
 };
@@ -155,6 +156,22 @@ impl Stack {
         let waiting = applied.map_err(|failure| failure.to_string())?;
         self.config = wanted;
         Ok(waiting)
+    }
+
+    /// Says `none` in every rule, so that the next configuration may seal less.
+    pub fn say_none(&mut self) {
+        let said = self.reload(|config| {
+            for rule in &mut config.basins {
+                rule.stream_cipher = RuleCipher::None;
+            }
+            for rule in &mut config.streams {
+                rule.cipher = RuleCipher::None;
+                rule.key = KeySource::Header;
+                rule.key_file = Default::default();
+                rule.header_overrides = false;
+            }
+        });
+        assert_eq!(said, Ok(Vec::new()));
     }
 
     /// What became of the reloads.

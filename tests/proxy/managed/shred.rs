@@ -155,7 +155,11 @@ async fn a_shredded_stream_is_gone_for_ever() {
     assert_eq!(rotated.status, 403, "{}", rotated.text());
     managed
         .stack
-        .reload(|config| config.streams[0].r#match = "test-*/**".to_owned())
+        .reload(|config| {
+            config
+                .streams
+                .insert(0, rule("test-*/**", RuleCipher::Aegis256))
+        })
         .unwrap();
     refuses_everything(&managed, "s").await;
     managed.stack.restart(|_| {}).await;

@@ -143,6 +143,7 @@ async fn a_managed_stream_takes_no_other_kind_of_key() {
     is_refused(&managed, Some(&KEY), 422, "invalid").await;
     // Without a rule its basin would say header keys, too; the rule gone, the basin is plain: a conflict of ciphers
     // is none, the stream stays sealed.
+    managed.stack.say_none();
     managed
         .stack
         .reload(|config| config.streams = Vec::new())
