@@ -38,8 +38,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("body", "upstream"),
     // A stream's identity is bound into every record.
     ("crypto", "stream"),
-    // The registry still reports errors as the proxy does and makes its own calls upstream.
-    ("registry", "proxy"),
 ];
 
 /// The files that hand a request to the upstream. Each either holds a proof that no record of a sealed

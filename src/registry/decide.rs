@@ -38,11 +38,13 @@ pub fn decide(
 ) -> Decision {
     let recorded = entry.map(|entry| entry.state.cipher());
     match (rule, recorded) {
-        (Some(declared), Some(recorded)) if declared != recorded => {
+        (Some(declared), Some(Some(cipher))) if declared != Some(cipher) => {
+            let recorded = Some(cipher);
             return Decision::Conflict { recorded, declared };
         }
         (Some(None), _) => return Decision::Plain(PlainBy::Rule),
-        (Some(Some(cipher)), None) => return Decision::Sealed(cipher),
+        // Also a stream that was plain: from now on its records are sealed.
+        (Some(Some(cipher)), None | Some(None)) => return Decision::Sealed(cipher),
         (Some(Some(_)) | None, _) => {}
     }
     match (entry.map(|entry| &entry.state), planned) {

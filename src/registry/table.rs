@@ -21,7 +21,7 @@
 //! | `IntendCreate(c)` | creating `c` | same | same | same | same; plain: creating `c` |
 //! | `Found` | same | live | same, learns `created_at`, or contradiction | same, learns `created_at` | live, or contradiction |
 //! | `NewIncarnation` | live | live, sealed | live, sealed; key: none; former kept | live, by the basin | live, sealed; former kept |
-//! | `Declared(c)` | live `c` | same | same | contradiction | same |
+//! | `Declared(c)` | live `c` | same | same | live, sealed; former kept | same |
 //! | `KeyClaimed` | contradiction | claimed | claimed, or contradiction | contradiction | contradiction |
 //! | `KeyConfirmed` | contradiction | live, confirmed | confirmed, or contradiction | contradiction | same |
 //! | `SeenPlain`, `Admitted` | live, plain | contradiction | contradiction | same | contradiction; plain: same |
@@ -176,7 +176,7 @@ pub fn next(entry: Option<StreamEntry>, event: Event) -> Next {
             Incarnation { cipher, created_at },
             origin,
         ))),
-        Event::Declared { cipher } => declared(entry, cipher).map(Some),
+        Event::Declared { cipher } => Ok(Some(declared(entry, cipher))),
         Event::KeyClaimed { check } => claimed(entry, check, false),
         Event::ClaimMoved { check } => claimed(entry, check, true),
         Event::KeyConfirmed { check, proof } => confirmed(entry, check, proof),
@@ -194,7 +194,7 @@ pub fn next(entry: Option<StreamEntry>, event: Event) -> Next {
         Event::Unpinned => Ok(entry.map(|entry| entry.with_key(KeyKnown::No))),
         Event::CipherSet { cipher } => Ok(Some(set(entry, cipher))),
         Event::KeysChanged { cipher, keys } => {
-            let entry = declared(entry, cipher)?;
+            let entry = declared(entry, cipher);
             match entry.state {
                 StreamState::Live(_) => Ok(Some(StreamEntry {
                     data_keys: Some(keys),
@@ -331,17 +331,31 @@ fn with_former(before: &StreamEntry) -> Vec<FormerIncarnation> {
     former
 }
 
-fn declared(entry: Option<StreamEntry>, cipher: Cipher) -> Result<StreamEntry, Contradiction> {
+fn declared(entry: Option<StreamEntry>, cipher: Cipher) -> StreamEntry {
     match entry {
         None => {
             let life = Incarnation {
                 cipher: Some(cipher),
                 created_at: None,
             };
-            Ok(StreamEntry::new(StreamState::Live(life), Origin::Declared))
+            StreamEntry::new(StreamState::Live(life), Origin::Declared)
         }
-        Some(entry) if is_sealed(Some(&entry)) => Ok(entry),
-        Some(_) => Err(Contradiction::IsPlain),
+        Some(entry) if is_sealed(Some(&entry)) => entry,
+        // The operator's word: what it holds stays plain, and everything from now on is sealed.
+        Some(entry) => {
+            let created_at = match &entry.state {
+                StreamState::Live(life) => life.created_at.clone(),
+                StreamState::Creating { .. } | StreamState::Deleting(_) => None,
+            };
+            let life = Incarnation {
+                cipher: Some(cipher),
+                created_at,
+            };
+            StreamEntry {
+                former: with_former(&entry),
+                ..StreamEntry::new(StreamState::Live(life), Origin::Declared)
+            }
+        }
     }
 }
 

@@ -150,7 +150,11 @@ fn stream(plan: &mut Plan, known: &Known, basin: Option<Cipher>, found: &Found) 
     let entry = recorded.and_then(|found| found.entry.as_ref());
     let before = entry.map(|entry| entry.state.cipher());
     let is_same_life = entry.is_some_and(|entry| match &entry.state {
-        StreamState::Live(life) => life.created_at.as_ref() == Some(&found.created_at),
+        // Of a stream that was seen plain, the time may be unknown.
+        StreamState::Live(life) => match &life.created_at {
+            Some(created_at) => *created_at == found.created_at,
+            None => life.cipher.is_none(),
+        },
         StreamState::Creating { .. } | StreamState::Deleting(_) => false,
     });
     let (cipher, what) = match (look(found), before) {

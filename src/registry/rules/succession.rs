@@ -90,7 +90,7 @@ async fn record(
 mod tests {
     use super::*;
     use crate::{
-        config::Config,
+        registry::rules::{BasinRule, StreamRule},
         store::{Embedded, Versioned},
     };
 
@@ -99,9 +99,14 @@ mod tests {
     const SAID: &str = "[[streams]]\nmatch = \"audit-*/**\"\ncipher = \"none\"\n";
 
     fn rules(text: &str) -> Rules {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(&file, text).unwrap();
-        Config::load(Some(file.path())).unwrap().rules().unwrap()
+        #[derive(Default, serde::Deserialize)]
+        #[serde(default)]
+        struct File {
+            basins: Vec<BasinRule>,
+            streams: Vec<StreamRule>,
+        }
+        let file: File = toml::from_str(text).unwrap();
+        Rules::compile(&file.basins, &file.streams).unwrap()
     }
 
     fn store(dir: &tempfile::TempDir) -> Embedded {
