@@ -177,6 +177,7 @@ impl Proxy {
             },
         };
         let first = claim.as_ref().is_some_and(Claim::must_be_first);
+        let is_new = first || claim.is_some() && !stream.is_recorded();
         let sent = async {
             let uri = head.uri.path();
             let ceiling = self.ceiling((&stream, first), &sealer, uri, caller).await?;
@@ -208,7 +209,14 @@ impl Proxy {
                     if stop.had_no_effect() {
                         refuse(&mut claim).await;
                     }
-                    return match first && stop.is_condition() {
+                    // 409: another request is creating the stream, through this proxy or around it.
+                    let status = stop.refused_with();
+                    let looks_again = match status {
+                        Some(StatusCode::PRECONDITION_FAILED) => first,
+                        Some(StatusCode::CONFLICT) => is_new,
+                        _ => false,
+                    };
+                    return match looks_again {
                         true => Ok(Appended::LookAgain),
                         false => Err(stop),
                     };

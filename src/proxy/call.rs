@@ -14,6 +14,7 @@ use super::{
 use crate::{
     telemetry::label::Operation,
     upstream::{self, Body, ResponseBody, Target, Upstream},
+    wire::media::Media,
 };
 
 /// Longest wait for a whole control answer. The S2 CLI waits as long.
@@ -65,9 +66,12 @@ impl Stop {
         }
     }
 
-    /// Whether a condition of the append did not hold.
-    pub fn is_condition(&self) -> bool {
-        matches!(self, Self::Relay(refusal) if refusal.parts().0 == StatusCode::PRECONDITION_FAILED)
+    /// The status of the upstream's refusal.
+    pub fn refused_with(&self) -> Option<StatusCode> {
+        match self {
+            Self::Relay(refusal) => Some(refusal.parts().0),
+            Self::Error(_) => None,
+        }
     }
 
     /// Lets the upstream's answer be the client's, if it is a refusal.
@@ -180,6 +184,22 @@ impl Caller {
     /// [`Error`] when there is no whole answer in time.
     pub async fn fetch(&self, target: Target<'_>, path: &str) -> Result<Response<Bytes>, Error> {
         let request = self.request(Method::GET, path, empty())?;
+        self.exchange(target, request).await
+    }
+
+    /// The same, asking for an answer of this type.
+    ///
+    /// # Errors
+    /// [`Error`] when there is no whole answer in time.
+    pub async fn fetch_as(
+        &self,
+        target: Target<'_>,
+        path: &str,
+        media: Media,
+    ) -> Result<Response<Bytes>, Error> {
+        let mut request = self.request(Method::GET, path, empty())?;
+        let accept = HeaderValue::from_static(media.as_str());
+        request.headers_mut().insert(header::ACCEPT, accept);
         self.exchange(target, request).await
     }
 

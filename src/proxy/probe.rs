@@ -15,11 +15,14 @@ use crate::{
     registry::{Absence, Created, Creating, Listed, Purpose, Questions},
     stream::StreamPath,
     upstream::Target,
-    wire::json,
+    wire::{json, media::Media, proto},
 };
 
 /// Longest `created_at` that is taken: S2's have 30 bytes, and the config store keeps each.
 const MAX_TIME_BYTES: usize = 64;
+
+/// Records that are looked at: the first may be commands.
+const FIRST_RECORDS: usize = 10;
 
 #[derive(Deserialize)]
 struct Stream {
@@ -71,6 +74,21 @@ impl Questions for Caller {
             StatusCode::NOT_FOUND => Ok(None),
             _ => Err(Stop::relay(answer)),
         }
+    }
+
+    async fn looks_plain(&self, path: &StreamPath) -> bool {
+        let name = encode(path.stream.as_str());
+        let first = format!("/v1/streams/{name}/records?seq_num=0&count={FIRST_RECORDS}");
+        let target = Target::Basin(&path.basin);
+        let answer = match self.fetch_as(target, &first, Media::Proto).await {
+            Ok(answer) if answer.status() == StatusCode::OK => answer,
+            Ok(_) | Err(_) => return false,
+        };
+        let Ok(batch) = proto::decode_stored_batch(answer.into_body()) else {
+            return false;
+        };
+        let mut data = batch.records.iter().filter(|record| !record.is_command());
+        data.next().is_some_and(|record| record.layout().is_none())
     }
 
     async fn auto_creates(&self, path: &StreamPath, purpose: Purpose) -> Result<bool, Stop> {

@@ -75,6 +75,9 @@ pub trait Questions: Sync {
         path: &StreamPath,
     ) -> impl Future<Output = Result<Option<u64>, Self::Stop>> + Send;
 
+    /// Asks whether the stream's first records are plain. False where the upstream does not tell.
+    fn looks_plain(&self, path: &StreamPath) -> impl Future<Output = bool> + Send;
+
     /// Asks whether the stream's basin creates missing streams for this purpose.
     fn auto_creates(
         &self,

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{
     Decision, Error, LOCK_TIMEOUT, MAX_ROUNDS, Questions, Registry, SealedStream,
-    table::{Contradiction, Event, Proof, next},
+    table::{Contradiction, Event, Proof, is_sealed, next},
     update::after_all,
 };
 use crate::{
@@ -46,6 +46,14 @@ struct Flight {
 impl Flights {
     fn of(&self, path: &StreamPath) -> Arc<Flight> {
         Arc::clone(self.lock().entry(path.clone()).or_default())
+    }
+
+    /// Whether an append to the stream has no outcome yet.
+    pub(super) fn is_pending(&self, path: &StreamPath) -> bool {
+        let flights = self.lock();
+        flights
+            .get(path)
+            .is_some_and(|flight| flight.pending.load(SeqCst) > 0)
     }
 
     /// Drops a flight that no request is part of.
@@ -308,7 +316,7 @@ pub(super) fn step(
             Step::OtherClaim { cipher, check }
         }
         (KeyKnown::Confirmed(_), _) if !must_be_first => Step::Ready { cipher },
-        (_, None) if entry.is_some() && !must_be_first => Step::Ready { cipher },
+        (_, None) if is_sealed(entry) && !must_be_first => Step::Ready { cipher },
         (_, check) => {
             events.extend(check.map(|check| Event::KeyClaimed { check }));
             Step::Record {
@@ -340,6 +348,7 @@ impl SealedStream {
             return false;
         };
         let is_living = matches!(entry.state, StreamState::Live(_));
+        let is_living = is_living && entry.state.cipher() == Some(self.cipher);
         is_living && check.is_none_or(|check| entry.key() == KeyKnown::Confirmed(check))
     }
 }

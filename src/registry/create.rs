@@ -60,8 +60,13 @@ impl Registry {
                     let created_at = Some(created_at.clone());
                     self.seen.note(&path, deletions, created_at);
                 }
-                let shown = (created_at.clone(), *is_new);
-                self.found(&path, shown, ask).await?
+                match !*is_new && self.is_foreign(&path, ask).await? {
+                    true => self.withdraw(&path, &intent).await?,
+                    false => {
+                        let shown = (created_at.clone(), *is_new);
+                        self.found(&path, shown, ask).await?
+                    }
+                }
             }
             Creating::Taken | Creating::Refused => self.withdraw(&path, &intent).await?,
             // Anything may have happened: the intent, if there is one, stays.
@@ -101,21 +106,20 @@ impl Registry {
         let creation = self.begin(path, Origin::AutoCreated).await?;
         let Created {
             mut outcome,
-            mut refusal,
+            refusal,
         } = ask.create(path, config).await?;
-        // Another request was faster, through this proxy or around it. A stream with records is not ours.
+        // Another request was faster, through this proxy or around it.
         if outcome == Creating::Taken
             && let Some(listed) = ask.stream(path).await?.filter(|listed| !listed.is_going)
-            && ask.tail(path).await? == Some(0)
         {
-            refusal = None;
             outcome = Creating::There {
                 created_at: listed.created_at,
                 is_new: false,
             };
         }
-        self.finish(creation, &outcome, ask).await?;
-        refusal.map_or(Ok(()), Err)
+        let recorded = self.finish(creation, &outcome, ask).await?;
+        let is_there = recorded.is_some() && matches!(outcome, Creating::There { .. });
+        refusal.filter(|_| !is_there).map_or(Ok(()), Err)
     }
 
     /// A stream was created in the basin, so the basin exists: a mark of its deletion, or of a creation whose

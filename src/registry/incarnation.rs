@@ -5,7 +5,7 @@ use super::{
     table::{Contradiction, Event, is_sealed},
 };
 use crate::{
-    store::{Origin, StreamEntry, StreamState},
+    store::{KeyKnown, Origin, StreamEntry, StreamState},
     stream::StreamPath,
 };
 
@@ -85,6 +85,28 @@ impl Registry {
         let created_at = listed.map(|listed| listed.created_at);
         self.begin_incarnation(path, created_at).await?;
         Ok(true)
+    }
+
+    /// Whether the upstream holds records of a stream that this proxy never sent an append to: nothing but the
+    /// intent to create it is recorded.
+    pub(super) async fn is_foreign<Q: Questions>(
+        &self,
+        path: &StreamPath,
+        ask: &Q,
+    ) -> Result<bool, Q::Stop> {
+        if !self.is_bare_intent(path).await? || ask.tail(path).await?.unwrap_or_default() == 0 {
+            return Ok(false);
+        }
+        // An append is recorded, or in flight, before it is sent: what was sent by then shows now.
+        Ok(!self.flights.is_pending(path) && self.is_bare_intent(path).await?)
+    }
+
+    async fn is_bare_intent(&self, path: &StreamPath) -> Result<bool, Error> {
+        let entry = self.stream(path).await?.entry;
+        Ok(entry.is_some_and(|entry| {
+            let is_intent = matches!(entry.state, StreamState::Creating { .. });
+            is_intent && entry.key() == KeyKnown::No
+        }))
     }
 
     async fn is_empty<Q: Questions>(&self, path: &StreamPath, ask: &Q) -> Result<bool, Q::Stop> {

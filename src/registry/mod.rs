@@ -158,8 +158,14 @@ impl Registry {
     pub async fn lookup(&self, path: &StreamPath) -> Result<Lookup, Error> {
         let changes = self.changes();
         let rules = self.rules();
-        let found = self.store.stream(path).await?;
-        let decision = self.decision(&rules, path, &found).await?;
+        let mut found = self.store.stream(path).await?;
+        let mut decision = self.decision(&rules, path, &found).await?;
+        let is_unknown = found.entry.is_none() && matches!(decision, Decision::FirstUse(_));
+        // Seen plain just before a rule gave its basin a cipher, and perhaps not written yet.
+        if is_unknown && self.seen.is_written(path).await {
+            found = self.store.stream(path).await?;
+            decision = self.decision(&rules, path, &found).await?;
+        }
         let sealed = |cipher, found| SealedStream::new(path, cipher, found, &rules);
         match decision {
             Decision::Plain(by) => Ok(Lookup::Found(Access::Plain(self.proof(by, changes)))),

@@ -129,6 +129,17 @@ impl Seen {
         }
     }
 
+    /// Waits until a stream that was noted is written. False if it was not noted.
+    pub(super) async fn is_written(&self, path: &StreamPath) -> bool {
+        if self.noted.get(path).is_none() {
+            return false;
+        }
+        self.flush().await;
+        // Another task may be writing it.
+        drop(self.flushing.lock().await);
+        true
+    }
+
     /// Writes a group, or what of it still has no entry.
     async fn write(&self, group: &[(StreamPath, Sight)]) -> Result<(), store::Error> {
         let mut changes = Vec::with_capacity(group.len());

@@ -34,6 +34,8 @@ impl Registry {
         ask: &Q,
     ) -> Result<Access, Q::Stop> {
         let _lock = self.lock(&path.basin).await?;
+        // A first append in flight has its outcome first: its intent is not to be judged without it.
+        let _turn = self.turn(path).await?;
         for _ in 0..MAX_ROUNDS {
             if let Lookup::Found(access) = self.lookup(path).await? {
                 return Ok(access);
@@ -44,10 +46,7 @@ impl Registry {
                 Step::Missing if !ask.auto_creates(path, purpose).await? => {
                     return Err(ask.absence(path).await.stop);
                 }
-                Step::Missing => {
-                    let _turn = self.turn(path).await?;
-                    self.create_on_demand(path, config, ask).await?;
-                }
+                Step::Missing => self.create_on_demand(path, config, ask).await?,
             }
         }
         Err(Error::Unsettled.into())
@@ -124,9 +123,8 @@ impl Registry {
                 }
             },
             (Some(StreamState::Creating { .. }), Some(listed)) => {
-                let is_claimed = entry.as_deref().map(StreamEntry::key) != Some(KeyKnown::No);
-                // Records can be ours only if an append was sent.
-                if !is_claimed && ask.tail(path).await?.unwrap_or_default() > 0 {
+                // After a crash nothing says whose records there are. Plain ones are not ours.
+                if !self.flights.is_pending(path) && ask.looks_plain(path).await {
                     self.withdraw_intent(path, entry.as_deref()).await?;
                     return Ok(Step::Again);
                 }
