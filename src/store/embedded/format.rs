@@ -1,6 +1,6 @@
 //! What a file says of itself, format and id, and how one of an earlier format is brought up to date.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,10 @@ use super::{
     ledger::{Ledger, STORE_ID_BYTES},
     open::storage,
 };
-use crate::store::{Error, Revision};
+use crate::{
+    store::{Error, Origin, Revision},
+    stream::BasinName,
+};
 
 /// The format version this release writes, and the newest it reads. Version 1 had neither tags nor a
 /// ledger, version 2 no projects and no data keys, version 3 no rules; all are brought up to date when they are
@@ -116,6 +119,29 @@ impl File {
                 .map_err(|e| self.storage(e))?;
         }
         txn.commit().map_err(|e| self.storage(e))
+    }
+
+    /// Logs which plain streams an earlier release recorded because the upstream listed them. They count as admitted
+    /// by the operator, who has not seen them.
+    pub(super) fn warn_of_admitted(&self) -> Result<(), Error> {
+        let mut admitted: BTreeMap<BasinName, u64> = BTreeMap::new();
+        for (path, found) in self.streams(None)? {
+            if found
+                .entry
+                .is_some_and(|entry| entry.origin == Origin::Admitted)
+            {
+                *admitted.entry(path.basin).or_default() += 1;
+            }
+        }
+        for (basin, streams) in admitted {
+            tracing::warn!(
+                %basin,
+                streams,
+                "streams are recorded as plain because the upstream listed them when their basin got its cipher; \
+                 look at them with `streamseal store admit --list s2://{basin}`"
+            );
+        }
+        Ok(())
     }
 
     /// Brings a file of format 1 up to format 2.

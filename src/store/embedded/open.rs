@@ -193,6 +193,9 @@ impl File {
             file.upgrade()?;
         }
         file.verify()?;
+        if head.format < FORMAT {
+            file.warn_of_admitted()?;
+        }
         let heard = file.consult_witness(trust, None)?;
         if trust == Trust::Look {
             return Ok(file);

@@ -54,6 +54,15 @@ impl Before {
 
 /// A file of format 2 or 3, as earlier releases wrote it.
 fn earlier(config: &Config, version: u32, edit: impl FnOnce(&redb::WriteTransaction)) {
+    earlier_with(config, version, STREAM, edit);
+}
+
+fn earlier_with(
+    config: &Config,
+    version: u32,
+    stream: &str,
+    edit: impl FnOnce(&redb::WriteTransaction),
+) {
     let key = config.key().unwrap();
     make(&config.path, |txn| {
         put_row(txn, "meta", "format", &version.to_le_bytes());
@@ -65,10 +74,26 @@ fn earlier(config: &Config, version: u32, edit: impl FnOnce(&redb::WriteTransact
             entries: 0,
         };
         before.row(txn, "basins", "test-basin", BASIN);
-        before.row(txn, "streams", "test-basin/a", STREAM);
+        before.row(txn, "streams", "test-basin/a", stream);
         before.ledger(txn, 17);
         edit(txn);
     });
+}
+
+#[tokio::test]
+async fn listed_streams_of_earlier_formats_count_as_admitted() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&dir);
+    let listed = STREAM.replace("created\",\"key", "baseline\",\"key");
+    let listed = listed.replace(r#""cipher":"aegis-256""#, r#""cipher":null"#);
+    assert!(listed.contains("baseline"));
+    earlier_with(&config, 3, &listed, |_| {});
+    let store = Embedded::open(&config).unwrap();
+    let entry = store.stream(&path("a")).await.unwrap().entry.unwrap();
+    assert_eq!(
+        (entry.origin, entry.state.cipher()),
+        (Origin::Admitted, None)
+    );
 }
 
 #[tokio::test]
