@@ -13,6 +13,7 @@ use super::{
     marker,
     model::Model,
     stream::Observed,
+    work::keyed,
 };
 use crate::harness::{Answer, Ask, Client, DEADLINE, Encoding, read, records};
 
@@ -67,7 +68,7 @@ impl Eyes {
                 let (stream, basin) = model.stream(at);
                 match observed {
                     Some(observed) => stream.check(basin, observed),
-                    None => stream.check_gone(),
+                    None => stream.check_gone(basin),
                 }
             }
         }
@@ -154,9 +155,11 @@ impl Eyes {
         let tail = tail.json()["tail"]["seq_num"].as_u64().unwrap();
         // This settles what a kill left open.
         let settled = self.ask(ask).await;
+        // Only now is it known which stream it is: an intent, or a former life, may have been shown before.
+        let rows = self.list(&self.proxied, basin).await;
         let mut observed = Observed {
             created_at: row.created_at.clone(),
-            shown: row.cipher,
+            shown: alive(&rows, name)?.cipher,
             stored: None,
             records: None,
         };
@@ -169,6 +172,7 @@ impl Eyes {
         let mut next = unread;
         while next < tail {
             let ask = read(name, &format!("seq_num={next}"), Encoding::Proto).basin(basin);
+            let ask = keyed(ask, observed.shown.is_some());
             let (clear, stored) = tokio::join!(self.ask(ask.clone()), self.direct.ask(ask));
             let (clear, stored) = (batch(name, clear), batch(name, stored));
             observed.stored = Some(stored_as(name, &stored, observed.stored));

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{Act, Ask, BASIN, Call, ask_until, delete, purged},
+    registry_collisions::shown_cipher,
     registry_intents::{Scripted, text},
     registry_races::{patch, stored_cipher},
 };
@@ -41,13 +42,16 @@ async fn an_open_creation_does_not_take_a_stream_that_is_going_for_its_own() {
         call if is_creation(call) => Act::Drop,
         call if call.is("GET", "/v1/streams?prefix=s") => Act::Answer(200, text(GOING)),
         call if call.is("GET", "/v1/streams/s") => Act::Answer(409, text(PENDING)),
+        call if call.is("POST", "/v1/streams/s/records") => Act::Answer(409, text(PENDING)),
         _ => Act::Pass,
     });
     assert_eq!(scripted.create("s").await.status, 500);
+    assert_eq!(scripted.read("s").await.code(), "stream_deletion_pending");
     assert_eq!(scripted.append("s").await.code(), "stream_deletion_pending");
     scripted.fake.heal();
     change_cipher(&scripted).await;
     is_made_with_the_new_cipher(&scripted).await;
+    assert_eq!(shown_cipher(&scripted.stack, "s").await, "aes-256-gcm");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,9 +65,10 @@ async fn a_stream_that_goes_between_two_looks_is_made_anew() {
             false => Act::Pass,
         }
     });
-    let appended = scripted.append("s").await;
-    assert_eq!(appended.status, 200, "{}", appended.text());
-    scripted.ends_sealed("s", "gone meanwhile").await;
+    // A read looks, and creates it.
+    let read = scripted.read("s").await;
+    assert_eq!(read.status, 416, "{}", read.text());
+    scripted.ends_sealed("s", "gone between two looks").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,7 @@ pub struct Model {
 /// A record that somebody sent.
 struct Sent {
     stream: usize,
+    with_key: bool,
     /// Whether it may stand on the wire in clear; `None` until its round is checked.
     may_be_plain: Option<bool>,
 }
@@ -105,11 +106,12 @@ impl Model {
         (stream, basin)
     }
 
-    /// New records for a stream.
-    pub fn send(&mut self, stream: usize, count: usize) -> Vec<u64> {
+    /// New records for a stream, sent with a key or without one.
+    pub fn send(&mut self, stream: usize, count: usize, with_key: bool) -> Vec<u64> {
         let first = self.sent.len();
         self.sent.resize_with(first + count, || Sent {
             stream,
+            with_key,
             may_be_plain: None,
         });
         (first as u64..self.sent.len() as u64).collect()
@@ -146,7 +148,7 @@ impl Model {
             }
             let stream = &self.streams[sent.stream];
             let may_be_plain = stream.may_have_been_plain(&self.basins[stream.basin]);
-            sent.may_be_plain = Some(may_be_plain);
+            sent.may_be_plain = Some(may_be_plain && !sent.with_key);
         }
         for id in on_the_wire {
             let sent = &self.sent[*id as usize];

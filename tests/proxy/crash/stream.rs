@@ -24,8 +24,10 @@ pub struct Stream {
     pub exists: Exists,
     /// Whether anything was asked of it since the last check.
     pub touched: bool,
-    /// Acked as a plain one just when its basin got its first cipher: refused from then on.
+    /// Refused: it is a plain one that the proxy did not record before its basin got a cipher.
     pub is_stranded: bool,
+    /// Known to be recorded as plain: it was read while its basin had a cipher.
+    is_recorded: bool,
     /// The life that it has, once it was seen.
     life: Option<String>,
     /// The life that it had at the last check.
@@ -36,6 +38,8 @@ pub struct Stream {
     open: Option<Point>,
     /// What its cipher may be, until it is seen.
     planned: Option<Vec<Cipher>>,
+    /// Ciphers that an intent may have that a kill left open: the stream gets it when it is created.
+    intended: Vec<Cipher>,
     acks: BTreeMap<u64, u64>,
     seen: HashSet<u64>,
     /// The first record that was not read yet.
@@ -62,11 +66,13 @@ impl Stream {
             exists: Exists::No,
             touched: false,
             is_stranded: false,
+            is_recorded: false,
             life: None,
             before: None,
             lives: HashMap::new(),
             open: None,
             planned: None,
+            intended: Vec::new(),
             acks: BTreeMap::new(),
             seen: HashSet::new(),
             unread: 0,
@@ -89,7 +95,7 @@ impl Stream {
     pub fn is_there(&mut self, basin: &Basin) {
         if self.kind != Kind::Contended && self.exists != Exists::Yes {
             self.exists = Exists::Yes;
-            self.planned = self.open.map(|open| basin.since(open));
+            self.planned = self.open.map(|open| self.possible(basin, open));
         }
     }
 
@@ -109,12 +115,50 @@ impl Stream {
         }
     }
 
-    /// Records were acked from this sequence number on.
-    pub fn acked(&mut self, basin: &Basin, start: u64, ids: &[u64]) {
+    /// Whether requests need a key, or must not have one; `None` where only the proxy can tell.
+    pub fn takes_key(&self, basin: &Basin) -> Option<bool> {
+        let known = self.life.as_ref().filter(|_| !self.is_stranded);
+        let possible = match (self.kind, known, &self.planned) {
+            (Kind::Contended, ..) => basin.cycle.clone(),
+            (_, Some(life), _) => vec![self.lives[life]],
+            (_, None, Some(planned)) => planned.clone(),
+            (_, None, None) => self.possible(basin, self.open.unwrap_or(basin.now())),
+        };
+        match possible.iter().filter(|cipher| cipher.is_some()).count() {
+            0 => Some(false),
+            sealed if sealed == possible.len() => Some(true),
+            _ => None,
+        }
+    }
+
+    /// What it may get if it is created since then.
+    fn possible(&self, basin: &Basin, since: Point) -> Vec<Cipher> {
+        [basin.since(since), self.intended.clone()].concat()
+    }
+
+    /// Whether it may be refused as made around the proxy: a plain stream that a kill kept from being recorded.
+    pub fn may_be_unknown(&self, basin: &Basin) -> bool {
+        let life = self.life.as_ref().filter(|_| self.kind != Kind::Contended);
+        let is_sealed = life.is_some_and(|life| self.lives[life].is_some());
+        basin.may_be_plain() && !is_sealed && !self.is_recorded
+    }
+
+    /// Records were acked from this sequence number on, sent with a key or without one.
+    pub fn acked(&mut self, basin: &Basin, start: u64, ids: &[u64], with_key: bool) {
         self.is_there(basin);
         if self.kind == Kind::Contended {
             return;
         }
+        if let Some(planned) = &mut self.planned {
+            planned.retain(|cipher| cipher.is_some() == with_key);
+        }
+        let takes = self.takes_key(basin);
+        assert_ne!(
+            takes,
+            Some(!with_key),
+            "{}: an ack with the wrong key",
+            self.name
+        );
         for (seq, id) in (start..).zip(ids) {
             let earlier = self.acks.insert(seq, *id);
             assert_eq!(earlier, None, "{}: {seq} is acked twice", self.name);
@@ -128,9 +172,11 @@ impl Stream {
         }
         self.exists = Exists::No;
         self.is_stranded = false;
+        self.is_recorded = false;
         self.life = None;
         self.open = None;
         self.planned = None;
+        self.intended.clear();
         self.acks.clear();
         self.seen.clear();
         self.unread = 0;
@@ -144,14 +190,23 @@ impl Stream {
     }
 
     /// It is not there after a restart.
-    pub fn check_gone(&mut self) {
+    pub fn check_gone(&mut self, basin: &Basin) {
         assert!(
             self.exists != Exists::Yes,
             "{} is lost with its records {:?}",
             self.name,
             self.acks
         );
+        let since = match self.kind {
+            Kind::Contended => 0,
+            Kind::Owned | Kind::Shared => self.open.unwrap_or(basin.now()),
+        };
+        let mut intended = self.possible(basin, since);
+        intended.retain(Option::is_some);
+        intended.sort_unstable();
+        intended.dedup();
         self.deleted();
+        self.intended = intended;
         self.life = None;
         self.touched = false;
     }
@@ -166,7 +221,7 @@ impl Stream {
             );
         }
         if observed.records.is_none() {
-            let explained = self.is_stranded || basin.wavers();
+            let explained = self.is_stranded || basin.wavers() || self.may_be_unknown(basin);
             assert!(explained, "{name} is refused as made around the proxy");
             assert_eq!(observed.shown, None, "{name}");
         }
@@ -182,21 +237,32 @@ impl Stream {
             self.seen.clear();
             // An append that was sealed for the life before may have made the next.
             let before = self.before.iter().map(|before| self.lives[before]);
-            self.planned = Some(basin.since(0).into_iter().chain(before).collect());
+            // So may an intent of any time, which no request settled since.
+            let possible = self.possible(basin, 0).into_iter().chain(before);
+            self.planned = Some(possible.chain(basin.cycle.iter().copied()).collect());
         }
         if !self.is_stranded {
             self.lives(basin, observed.created_at, observed.shown);
+            let has_cipher = basin.since(basin.now()).iter().all(Option::is_some);
+            self.is_recorded = observed.shown.is_none() && has_cipher;
         }
         self.read(observed.records.unwrap_or_default());
         self.open = None;
+        self.intended.clear();
         self.touched = false;
     }
 
     /// A list shows this cipher for a life of it.
     pub fn shows(&self, created_at: &str, shown: Cipher) {
         if let Some(cipher) = self.lives.get(created_at) {
-            assert_eq!(*cipher, shown, "the cipher shown for {} changed", self.name);
+            let is_fine = *cipher == shown || self.may_be_taken_over(*cipher, shown);
+            assert!(is_fine, "the cipher shown for {} changed", self.name);
         }
+    }
+
+    /// Whether it may be an empty plain stream that was not recorded, which a first append with a key sealed.
+    fn may_be_taken_over(&self, earlier: Cipher, shown: Cipher) -> bool {
+        earlier.is_none() && shown.is_some() && !self.is_recorded
     }
 
     /// A new round begins.
@@ -223,12 +289,13 @@ impl Stream {
 
     fn lives(&mut self, basin: &Basin, created_at: String, shown: Cipher) {
         let name = &self.name;
-        if let Some(earlier) = self.lives.get(&created_at) {
-            assert_eq!(
-                *earlier, shown,
+        if let Some(earlier) = self.lives.get(&created_at).copied() {
+            assert!(
+                earlier == shown || self.may_be_taken_over(earlier, shown),
                 "the cipher of {}/{name} changed",
                 basin.name
             );
+            self.lives.insert(created_at.clone(), shown);
             if self.kind != Kind::Contended {
                 let life = self
                     .life
@@ -241,8 +308,10 @@ impl Stream {
                 assert_eq!(self.life, None, "{name} was made again, nobody deleted it");
             }
             let planned = self.planned.as_ref().expect("somebody created it");
+            // An intent without an outcome is settled with the cipher of its next use.
+            let settled = !self.intended.is_empty() && basin.since(0).contains(&shown);
             assert!(
-                planned.contains(&shown),
+                planned.contains(&shown) || settled,
                 "{}/{name} has {shown:?}, not one of {planned:?}: {self:?}",
                 basin.name
             );

@@ -29,6 +29,15 @@ pub struct Worker {
     pub killed: watch::Receiver<bool>,
 }
 
+/// The request with the key, or without one.
+pub fn keyed(ask: Ask, with_key: bool) -> Ask {
+    let ask = ask.without("s2-encryption-key");
+    match with_key {
+        true => ask.key(&KEY),
+        false => ask,
+    }
+}
+
 /// The connection broke.
 pub struct Gone;
 
@@ -69,13 +78,14 @@ impl Worker {
     }
 
     pub async fn append(&mut self, at: usize) -> Done {
-        let count = self.random.random_range(1..=3);
-        let (ids, basin, name) = {
+        let (count, coin) = (self.random.random_range(1..=3), self.random.random());
+        let (ids, basin, name, with_key) = {
             let mut model = self.model();
             let (stream, basin) = model.stream(at);
             stream.may_begin(basin);
+            let with_key = stream.takes_key(basin).unwrap_or(coin);
             let names = (basin.name.clone(), stream.name.clone());
-            (model.send(at, count), names.0, names.1)
+            (model.send(at, count, with_key), names.0, names.1, with_key)
         };
         // In base64 a body could not be told on the wire. A session that is refused costs an HTTP/1.1
         // connection.
@@ -88,13 +98,15 @@ impl Worker {
         let encoding = *encodings.choose(&mut self.random).unwrap();
         let batch = input(ids.iter().map(|id| record(&[], marker::body(*id))));
         if encoding == Encoding::Frames {
-            return self.session(at, &basin, &name, ids).await;
+            let ask = Ask::post(records(&name)).basin(&basin);
+            return self.session(at, keyed(ask, with_key), ids, with_key).await;
         }
         let ask = append(&name, encoding, Packed::Not, &batch).basin(&basin);
+        let ask = keyed(ask, with_key);
         let answer = self.ask(at, ask).await?;
         if answer.status == 200 {
             let start = ack(encoding, &answer).start.unwrap().seq_num;
-            self.acked(at, start, &ids);
+            self.acked(at, start, &ids, with_key);
             Ok(())
         } else {
             self.refused("append", at, answer.status, &answer.code())
@@ -102,9 +114,8 @@ impl Worker {
     }
 
     /// Appends one record after the other in a session.
-    async fn session(&mut self, at: usize, basin: &str, name: &str, ids: Vec<u64>) -> Done {
+    async fn session(&mut self, at: usize, ask: Ask, ids: Vec<u64>, with_key: bool) -> Done {
         let (sender, body) = channel();
-        let ask = Ask::post(records(name)).basin(basin).key(&KEY);
         let ask = ask.header("content-type", "s2s/proto");
         let opened = timeout(DEADLINE, self.client.send(ask, body)).await;
         let Ok(response) = opened.expect("a session hangs") else {
@@ -125,7 +136,7 @@ impl Worker {
             let _gone = sender.send(Ok(batch)).await;
             match live.frame().await {
                 Ok(Some(message @ Frame::Message { .. })) => {
-                    self.acked(at, message.ack().start.unwrap().seq_num, &[id]);
+                    self.acked(at, message.ack().start.unwrap().seq_num, &[id], with_key);
                 }
                 Ok(Some(end)) => {
                     let (status, code) = end.failure();
@@ -203,13 +214,16 @@ impl Worker {
     }
 
     async fn read(&mut self, at: usize) -> Done {
-        let (basin, name) = {
+        let coin = self.random.random();
+        let (basin, name, with_key) = {
             let mut model = self.model();
             let (stream, basin) = model.stream(at);
-            (basin.name.clone(), stream.name.clone())
+            let with_key = stream.takes_key(basin).unwrap_or(coin);
+            (basin.name.clone(), stream.name.clone(), with_key)
         };
         let encoding = *Encoding::READS.choose(&mut self.random).unwrap();
         let ask = read(&name, "seq_num=0&count=3", encoding).basin(&basin);
+        let ask = keyed(ask, with_key);
         let answer = self.ask(at, ask).await?;
         match answer.status {
             200 | 416 => {
@@ -243,10 +257,10 @@ impl Worker {
         })
     }
 
-    fn acked(&self, at: usize, start: u64, ids: &[u64]) {
+    fn acked(&self, at: usize, start: u64, ids: &[u64], with_key: bool) {
         let mut model = self.model();
         let (stream, basin) = model.stream(at);
-        stream.acked(basin, start, ids);
+        stream.acked(basin, start, ids, with_key);
         model.count("append 200");
     }
 
@@ -276,10 +290,18 @@ impl Worker {
             (409, "transaction_conflict") => true,
             // The stream was deleted under it.
             (503, "unavailable") => !is_owned && stream.kind == Kind::Contended,
-            (403, "permission_denied") => stream.is_stranded || basin.wavers(),
+            (403, "permission_denied") => {
+                stream.is_stranded || basin.wavers() || stream.may_be_unknown(basin)
+            }
+            // With a key and it is plain, or without one and it is not: that it is may just have been decided.
+            (422, "invalid") => stream.takes_key(basin).is_none(),
             _ => false,
         };
         assert!(fine, "{what}: {status} {code} of {stream:?} in {basin:?}");
+        if status == 422 {
+            // It may have been created, encrypted, for a request without a key.
+            stream.may_be_there();
+        }
         Ok(())
     }
 
