@@ -102,6 +102,8 @@ impl World {
         let right = self.known(at).key.unwrap_or(KEY);
         let other = if right == KEY { OTHER_KEY } else { KEY };
         match key {
+            // A stream that is not encrypted takes no key.
+            Key::Right if self.is_plain => ask,
             Key::Right => ask.key(&right),
             Key::Other => ask.key(&other),
             Key::Absent => ask,

@@ -32,6 +32,9 @@ pub enum Intended {
     /// A record that is just below 1 MiB outgrows what the upstream takes once it is encrypted, and noise
     /// cannot be compressed. It is refused, and sent to us alone.
     NoRoomToEncrypt,
+    /// S2 ignores a key for a stream that it does not encrypt, and for a basin that does not exist. Who sends one
+    /// takes the stream for encrypted: the request is refused. An append is sent to us alone, for S2 would store it.
+    KeyOnPlain,
 }
 
 /// S2's limit for a record and a batch.
@@ -45,6 +48,9 @@ impl Intended {
             Call::Odd(odd) => return has_field_twice(odd).then_some(Self::FieldTwice),
             _ => return None,
         };
+        if world.is_plain && world.has_basin && IGNORED_ON_PLAIN.contains(&append.key) {
+            return Some(Self::KeyOnPlain);
+        }
         if append.key == Key::Other && world.known(&append.at).key.is_some() {
             return Some(Self::KeyCheckOnAppend);
         }
@@ -73,6 +79,7 @@ impl Intended {
         }
         match self {
             Self::KeyCheckOnAppend => (ours.status, ours.code()) == (400, "decryption_failed"),
+            Self::KeyOnPlain => is_key_on_plain(ours),
             Self::NoRoomToEncrypt if append.key != Key::Right => (400..500).contains(&ours.status),
             Self::NoRoomToEncrypt => {
                 let terminal = &ours.body["frames"][0];
@@ -119,6 +126,11 @@ impl Intended {
                 .then_some(Self::KeyErrorCode);
         }
         let is_read = matches!(op.call, Call::Read(_));
+        if world.is_plain && IGNORED_ON_PLAIN.contains(&key) {
+            // The head alone does not say what is wrong.
+            let is_refused = is_key_on_plain(ours) || head && ours.status == 422;
+            return is_refused.then_some(Self::KeyOnPlain);
+        }
         let is_another = key == Key::Other && at.is_some_and(|at| world.known(at).key.is_some());
         if is_read && is_another && ours_is(400, "decryption_failed") {
             let delivers = native.body["records"].as_array();
@@ -128,6 +140,14 @@ impl Intended {
         }
         None
     }
+}
+
+/// Keys that S2 does not look at where there is nothing to encrypt. It refuses those that are too long.
+const IGNORED_ON_PLAIN: [Key; 3] = [Key::Other, Key::Half, Key::NotBase64];
+
+fn is_key_on_plain(ours: &Seen) -> bool {
+    let message = ours.body["message"].as_str().unwrap_or_default();
+    (ours.status, ours.code()) == (422, "invalid") && message.contains("is not encrypted, but")
 }
 
 /// Whether a basin call has the one field twice that it is given twice.

@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use super::{
     compare::Seen,
     intended::Intended,
-    ops::{Call, Op},
+    ops::{Call, Op, Place},
     world::World,
 };
 
@@ -69,6 +69,10 @@ pub fn play(ops: &[Op], tally: &mut Tally) -> Result<(), String> {
 
 impl World {
     async fn step(&mut self, op: &Op, tally: &mut Tally) -> Result<(), String> {
+        self.look(&op.call).await;
+        for at in self.made_by_reads(&op.call).await {
+            self.delete(at).await?;
+        }
         if let Some(intended) = Intended::only_ours(self, op).await {
             let reply = self.ours.reply(op, self.ask(op)).await?;
             let ours = Seen::of(op, &reply.answer);
@@ -109,6 +113,9 @@ impl World {
             intended = Some(Intended::CipherAgainByToken);
         }
         tally.note(op, &native, intended);
+        if native.status == 201 {
+            self.note_creation(&op.call);
+        }
         if deletes && native.status == 202 {
             self.deleted(op).await;
         }
@@ -121,6 +128,23 @@ impl World {
                 self.settle_trim(&append.at).await;
             }
         }
+        Ok(())
+    }
+
+    /// Deletes a stream on both sides.
+    async fn delete(&mut self, at: Place) -> Result<(), String> {
+        let op = Op {
+            http1: false,
+            origin: false,
+            accept_encoding: None,
+            call: Call::DeleteStream(at),
+        };
+        let (ours, native) = self.both(&op).await?;
+        let statuses = [ours.answer.status, native.answer.status];
+        if statuses.iter().any(|status| ![202, 404].contains(status)) {
+            return Err(format!("ours: {ours:?}\nnative: {native:?}"));
+        }
+        self.deleted(&op).await;
         Ok(())
     }
 

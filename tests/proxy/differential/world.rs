@@ -1,7 +1,10 @@
 //! The two deployments side by side, and what is known of their streams: only to draw near the mark, and
 //! to know what must be waited for.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use s2_api::v1::stream::proto::AppendAck;
 use serde_json::json;
@@ -9,7 +12,7 @@ use serde_json::json;
 use super::{
     asks::{OTHER_KEY, trim_point},
     compare::Seen,
-    ops::{Append, BASINS, BasinConfig, Call, Field, Key, Op, Place, STREAMS, What},
+    ops::{Append, BASINS, BasinConfig, Call, Field, Key, Op, Place, STREAMS, Spelling, What},
 };
 use crate::harness::{Answer, Ask, Client, DEADLINE, KEY, Lite, Stack, nudge};
 
@@ -17,7 +20,13 @@ use crate::harness::{Answer, Ask, Client, DEADLINE, KEY, Lite, Stack, nudge};
 pub struct World {
     pub ours: Side,
     pub native: Side,
+    /// Whether the stream of the present operation is not encrypted, or would not be if it were created. Nothing can
+    /// be created in a basin that does not exist.
+    pub is_plain: bool,
+    pub has_basin: bool,
     known: HashMap<(usize, usize), Known>,
+    /// Streams that a call created.
+    created: HashSet<(usize, usize)>,
     _servers: (Stack, Lite),
 }
 
@@ -66,7 +75,10 @@ impl World {
         Self {
             ours,
             native,
+            is_plain: false,
+            has_basin: false,
             known: HashMap::new(),
+            created: HashSet::new(),
             _servers: (stack, lite),
         }
     }
@@ -98,6 +110,24 @@ impl World {
         Some(stream["cipher"].as_str().map(str::to_owned))
     }
 
+    /// Finds out whether the stream of a call is not encrypted: neither it nor, if it does not exist, its basin has
+    /// a cipher.
+    pub async fn look(&mut self, call: &Call) {
+        let at = match call {
+            Call::Append(append) => &append.at,
+            Call::Read(read) => &read.at,
+            Call::Tail { at, .. } => at,
+            _ => return,
+        };
+        let basin = Ask::get(format!("/v1/basins/{}", BASINS[at.basin]));
+        let basin = self.native.direct.ask(basin).await;
+        self.has_basin = basin.status == 200;
+        self.is_plain = match self.cipher(at).await {
+            Some(cipher) => cipher.is_none(),
+            None => !self.has_basin || basin.json()["stream_cipher"].is_null(),
+        };
+    }
+
     /// Gives S2's basin the cipher of a creation that was repeated after the cipher was removed, if this was
     /// one: ours has it.
     pub async fn level_cipher(&self, op: &Op, native: &Seen) -> bool {
@@ -124,6 +154,39 @@ impl World {
         let changed = self.native.direct.ask(change).await;
         assert_eq!(changed.status, 200, "{}", changed.text());
         true
+    }
+
+    /// Takes note that a call created a stream. One that was there before is not known to the proxy by it.
+    pub fn note_creation(&mut self, call: &Call) {
+        if let Call::CreateStream { at, .. } | Call::EnsureStream { at, .. } = call {
+            self.created.insert((at.basin, at.stream));
+        }
+    }
+
+    /// The plain streams of a basin that nothing but a read created, if the call may give the basin a cipher. The
+    /// proxy records a plain stream when it forwards its creation or an append: it would refuse these ones as made
+    /// around it.
+    pub async fn made_by_reads(&self, call: &Call) -> Vec<Place> {
+        let basin = match call {
+            Call::CreateBasin { basin, .. }
+            | Call::EnsureBasin { basin, .. }
+            | Call::ReconfigureBasin { basin, .. } => *basin,
+            _ => return Vec::new(),
+        };
+        let mut found = Vec::new();
+        for stream in 0..STREAMS.len() {
+            let spelling = Spelling::Upper;
+            let at = Place {
+                basin,
+                stream,
+                spelling,
+            };
+            let is_known = self.created.contains(&(basin, stream)) || self.known(&at).tail > 0;
+            if !is_known && self.cipher(&at).await == Some(None) {
+                found.push(at);
+            }
+        }
+        found
     }
 
     /// Takes note of what an append did.
@@ -158,9 +221,13 @@ impl World {
     /// Takes note that something is gone.
     pub fn forget(&mut self, call: &Call) {
         match call {
-            Call::DeleteBasin(basin) => self.known.retain(|at, _| at.0 != *basin),
+            Call::DeleteBasin(basin) => {
+                self.known.retain(|at, _| at.0 != *basin);
+                self.created.retain(|at| at.0 != *basin);
+            }
             Call::DeleteStream(at) => {
                 self.known.remove(&(at.basin, at.stream));
+                self.created.remove(&(at.basin, at.stream));
             }
             _ => {}
         }
