@@ -18,10 +18,10 @@ pub const EXPECTED: &str = "newCreates";
 
 /// Which rows are in force in which basin.
 #[derive(Clone, Default)]
-pub struct Board(Arc<Mutex<HashMap<String, Told>>>);
+pub struct Board(Arc<Mutex<HashMap<String, InForce>>>);
 
 #[derive(Clone, Default)]
-struct Told {
+struct InForce {
     rows: Vec<&'static Row>,
     /// When the basin's streams were made.
     made: HashMap<String, String>,
@@ -31,28 +31,31 @@ impl Board {
     /// A board that the upstream of `stack` answers by.
     pub fn of(stack: &Stack) -> Self {
         let board = Self::default();
-        let told = Arc::clone(&board.0);
+        let shared = Arc::clone(&board.0);
         stack
             .lite
-            .lie(move |seen| answer(&told.lock().unwrap(), Asked::of(seen)?));
+            .lie(move |seen| answer(&shared.lock().unwrap(), Asked::of(seen)?));
         board
     }
 
     /// Puts rows in force in a basin. Of two answers to one question the first counts.
     pub async fn lie(&self, direct: &Client, basin: &str, rows: &[&'static Row]) {
-        let list = direct
-            .ask(Ask::get("/v1/streams").basin(basin))
-            .await
-            .json();
+        let list = match rows {
+            [] => Value::Null,
+            _ => {
+                let ask = Ask::get("/v1/streams").basin(basin);
+                direct.ask(ask).await.json()
+            }
+        };
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let streams = list["streams"].as_array().cloned().unwrap_or_default();
         let made = streams.iter();
         let made = made.map(|stream| (text(&stream["name"]), text(&stream["created_at"])));
-        let told = Told {
+        let in_force = InForce {
             rows: rows.to_vec(),
             made: made.collect(),
         };
-        self.0.lock().unwrap().insert(basin.to_owned(), told);
+        self.0.lock().unwrap().insert(basin.to_owned(), in_force);
     }
 
     /// Lets the upstream tell the truth about a basin.
@@ -61,13 +64,13 @@ impl Board {
     }
 }
 
-fn answer(board: &HashMap<String, Told>, mut asked: Asked) -> Option<Reply> {
-    let told = board.get(&asked.basin)?;
+fn answer(board: &HashMap<String, InForce>, mut asked: Asked) -> Option<Reply> {
+    let in_force = board.get(&asked.basin)?;
     if asked.stream.is_empty() {
         asked.stream = EXPECTED.to_owned();
     }
-    if let Some(made) = told.made.get(&asked.stream) {
+    if let Some(made) = in_force.made.get(&asked.stream) {
         asked.made.clone_from(made);
     }
-    told.rows.iter().find_map(|row| row.answer(&asked))
+    in_force.rows.iter().find_map(|row| row.answer(&asked))
 }

@@ -47,8 +47,8 @@ impl Doing {
         for ask in asks.into_iter().chain([last]) {
             let answer = client.ask(ask.basin(basin)).await;
             status = outcome(&answer).0;
-            let is_plain = [200, 201, 202].contains(&status) || status >= 400;
-            assert!(is_plain, "{basin}/{stream}: {status}");
+            let is_answer = [200, 201, 202].contains(&status) || status >= 400;
+            assert!(is_answer, "{basin}/{stream}: {status}");
         }
         status == 200
     }
@@ -106,7 +106,7 @@ pub enum Rules {
 impl Rules {
     pub const ALL: [Self; 3] = [Self::None, Self::Basins, Self::Streams];
 
-    /// A deployment with these rules for every basin.
+    /// A deployment with these rules for all its basins.
     pub async fn start(self) -> Stack {
         Stack::with(|config| match self {
             Self::None => {}

@@ -17,10 +17,7 @@ mod two_keys;
 mod wrong_side;
 
 use serde_json::{Value, json};
-use streamseal::{
-    crypto::Cipher,
-    registry::rules::{BasinRule, KeySource, RuleCipher, StreamRule},
-};
+use streamseal::registry::rules::{BasinRule, KeySource, RuleCipher, StreamRule};
 
 use crate::harness::{
     Answer, Ask, BASIN, Client, Counts, Frame, KEY, Lite, Program, Stack, Tap, frame, input,
@@ -128,7 +125,7 @@ pub fn never_plain(tap: &Tap, why: &str) {
 pub fn basin_rule(glob: &str) -> BasinRule {
     BasinRule {
         r#match: glob.to_owned(),
-        stream_cipher: Some(Cipher::Aegis256),
+        stream_cipher: RuleCipher::Aegis256,
     }
 }
 

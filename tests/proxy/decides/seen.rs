@@ -34,12 +34,13 @@ async fn stay_plain(client: &Client) {
     }
 }
 
-/// A basin that had streams before it got its cipher: `theirs` was made around the proxy.
+/// A basin that had streams before it got its cipher: `theirs` was made around the proxy, and has a record. (The
+/// first append with a key to an empty one is a first use like any other, and seals it.)
 async fn before_the_cipher(stack: &Stack) -> Client {
     stack.create_basin(None).await;
     let client = stack.h2().await;
     make_streams(&client).await;
-    is(&stack.direct().await, create("theirs"), 201, "").await;
+    is(&stack.direct().await, append("theirs", CLEAR), 200, "").await;
     set_cipher(&client, json!("aegis-256")).await;
     client
 }

@@ -28,16 +28,26 @@ fn every_form(stream: &str) -> Vec<Ask> {
     ]
 }
 
+/// Requests of the upstream so far that move records or change something.
+fn effects(stack: &Stack) -> Vec<String> {
+    let lines = stack.lite.seen().into_iter().map(|seen| seen.line);
+    let is_question = |line: &str| {
+        let moves = line.contains("/records") && !line.contains("/records/tail");
+        line.starts_with("GET ") && !moves
+    };
+    lines.filter(|line| !is_question(line)).collect()
+}
+
 async fn refuses_keys(stack: &Stack, stream: &str) {
     for client in [stack.h1().await, stack.h2().await] {
-        let before = stack.lite.seen().len();
+        let before = effects(stack);
         for ask in every_form(stream) {
             let refused = is(&client, ask, 422, "invalid").await;
             let text = refused.text();
             assert!(text.contains("not encrypted"), "{text}");
             assert!(text.contains("s2-encryption-key"), "{text}");
         }
-        assert_eq!(stack.lite.seen().len(), before, "something went up");
+        assert_eq!(effects(stack), before, "something went up");
     }
     never_plain(&stack.tap, stream);
 }
@@ -45,7 +55,7 @@ async fn refuses_keys(stack: &Stack, stream: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn key_on_a_plain_stream_is_refused() {
     let mut declared = basin_rule("test-*");
-    declared.stream_cipher = None;
+    declared.stream_cipher = RuleCipher::None;
     for rules in [vec![], vec![declared]] {
         let stack = Stack::with(|config| config.basins = rules).await;
         plain_basin_refuses_keys(&stack).await;
@@ -59,11 +69,9 @@ async fn plain_basin_refuses_keys(stack: &Stack) {
     for stream in ["known", "not-there-yet"] {
         refuses_keys(stack, stream).await;
     }
-    // Without a key, and with an empty one, it is the plain stream that it was.
+    // Without a key it is the plain stream that it was.
     is(&client, append("known", CLEAR), 200, "").await;
-    let empty = append("known", CLEAR).header("s2-encryption-key", "");
-    is(&client, empty, 200, "").await;
-    assert_eq!(bodies(&client.ask(read("known")).await), [CLEAR; 3]);
+    assert_eq!(bodies(&client.ask(read("known")).await), [CLEAR; 2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
