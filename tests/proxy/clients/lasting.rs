@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Gateway, append, basins, clients, root, rule};
 use crate::{
-    gate_sessions::{Bare, Open, SOON, STREAMS, append_one, appending, reading, tail},
+    gate_sessions::{Bare, Open, SOON, STREAMS, append_one, appending, keyed, reading, tail},
     harness::{Ask, BASIN, Encoding, KEY, Stack, channel, read, records, until},
 };
 
@@ -138,7 +138,7 @@ async fn read_that_waits_ends_with_its_right() {
     let mut waiting = Vec::new();
     for stream in STREAMS {
         let client = gateway.named("app").await;
-        let ask = read(stream, "seq_num=1&wait=60", Encoding::Json).basin(BASIN);
+        let ask = keyed(stream, read(stream, "seq_num=1&wait=60", Encoding::Json)).basin(BASIN);
         waiting.push(tokio::spawn(async move { client.ask(ask).await }));
     }
     let asks = |stack: &Stack| {

@@ -19,7 +19,9 @@ use crate::{
 impl Gateway {
     /// A gateway that lets every certificate use everything, but for those that this list names.
     async fn listing(list: impl FnOnce(&Authority) -> String) -> Self {
-        Self::with(json!("any"), |config, people, dir| {
+        let everything =
+            json!([{ "subject": "CN=*", "match": ["**"], "scopes": ["append", "read", "manage"] }]);
+        Self::with(everything, |config, people, dir| {
             config.listen.tls.client_crl_file = dir.join("crl.pem").into();
             std::fs::write(dir.join("crl.pem"), list(people)).unwrap();
         })
