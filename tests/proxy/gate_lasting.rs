@@ -9,7 +9,7 @@ use streamseal::project::Scopes;
 use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
-    gate_sessions::{SOON, STREAMS, stack, tail},
+    gate_sessions::{SOON, STREAMS, keyed, stack, tail},
     harness::{
         Act, Answer, Ask, BASIN, Call, Client, Encoding, Fake, KEY, Lite, Packed, Stack, Token,
         append, channel, input, project, read, record, records, until,
@@ -25,7 +25,10 @@ async fn waiting(stack: &Stack, token: &Token, stream: &str) -> JoinHandle<Answe
     };
     let before = asked();
     let client = stack.h2().await;
-    let ask = token.on(read(stream, "seq_num=1&wait=60", Encoding::Json));
+    let ask = token.on(keyed(
+        stream,
+        read(stream, "seq_num=1&wait=60", Encoding::Json),
+    ));
     let read = tokio::spawn(async move { client.ask(ask).await });
     until("the upstream has it", async || asked() > before).await;
     read
@@ -65,7 +68,7 @@ async fn what_comes_after_its_api_key_is_over_is_not_delivered() {
         stack.revoke(&other).await;
         // Before anybody looked.
         let late = json!({ "records": [{ "body": "late" }] });
-        let put = Ask::post(records(stream)).json(&late).key(&KEY);
+        let put = keyed(stream, Ask::post(records(stream)).json(&late));
         assert_eq!(client.ask(token.on(put)).await.status, 200);
         is_refused(&read.await.unwrap());
         let read = waiting(&stack, &token, stream);

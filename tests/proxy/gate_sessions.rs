@@ -34,7 +34,7 @@ pub async fn stack() -> (Stack, Token) {
     assert_eq!(client.ask(token.on(make)).await.status, 201);
     for stream in STREAMS {
         let batch = json!({ "records": [{ "body": "first" }] });
-        let ask = Ask::post(records(stream)).json(&batch).key(&KEY);
+        let ask = keyed(stream, Ask::post(records(stream)).json(&batch));
         assert_eq!(client.ask(token.on(ask)).await.status, 200);
     }
     (stack, token)
@@ -42,6 +42,15 @@ pub async fn stack() -> (Stack, Token) {
 
 /// The streams of [`stack`].
 pub const STREAMS: [&str; 2] = ["sealed", "plain"];
+
+/// The request with the key of the stream; the plain one has none.
+pub fn keyed(stream: &str, ask: Ask) -> Ask {
+    let ask = ask.without("s2-encryption-key");
+    match stream {
+        "plain" => ask,
+        _ => ask.key(&KEY),
+    }
+}
 
 /// What makes a request one of its client's.
 pub trait Signs {
@@ -70,7 +79,7 @@ pub async fn reading(
     stream: &str,
     encoding: Encoding,
 ) -> Live {
-    let ask = read(stream, "seq_num=0", encoding);
+    let ask = keyed(stream, read(stream, "seq_num=0", encoding));
     let mut live = Live::new(client.open(token.on(ask)).await);
     match encoding {
         Encoding::Frames => {
@@ -86,7 +95,7 @@ pub async fn reading(
 }
 
 pub async fn appending(client: &Client, token: &impl Signs, stream: &str) -> Session {
-    let ask = token.on(Ask::post(records(stream)).key(&KEY));
+    let ask = token.on(keyed(stream, Ask::post(records(stream))));
     Session::append(client, ask).await
 }
 

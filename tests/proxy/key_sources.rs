@@ -3,7 +3,11 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use streamseal::registry::rules::{KeySource, RuleCipher, StreamRule};
+use streamseal::{
+    config::Config,
+    keys::OnPlain,
+    registry::rules::{KeySource, RuleCipher, StreamRule},
+};
 
 use crate::{
     harness::{
@@ -14,11 +18,28 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_streams_take_any_key_that_could_be_one() {
-    let stack = Stack::start().await;
+async fn plain_streams_take_no_key_unless_the_operator_lets_them() {
+    let mut stack = Stack::start().await;
     stack.create_basin(None).await;
+    let keys = ["AAAA", "!!!!", &base64(&KEY)];
     let client = stack.h2().await;
-    for key in ["AAAA", "!!!!", &base64(&KEY)] {
+    for key in keys {
+        for ask in every_form("p") {
+            let refused = client.ask(ask.header("s2-encryption-key", key)).await;
+            is(&refused, 422, "invalid");
+            let text = refused.text();
+            assert!(
+                text.is_empty() || text.contains("is not encrypted"),
+                "{text}"
+            );
+            assert!(!text.contains(key), "{text}");
+        }
+    }
+    assert_eq!(moved(&stack), 0);
+    let warn = |config: &mut Config| config.keys.on_plain = OnPlain::Warn;
+    stack.restart(warn).await;
+    let client = stack.h2().await;
+    for key in keys {
         for ask in [append("p"), read("p")] {
             let answer = client.ask(ask.header("s2-encryption-key", key)).await;
             assert_eq!(answer.status, 200, "{}", answer.text());

@@ -32,11 +32,11 @@ pub fn every_form(stream: &str) -> Vec<Ask> {
     ]
 }
 
-/// Requests of the upstream about records so far.
+/// Appends and reads that reached the upstream so far. The proxy's own questions for the tail are none.
 pub fn moved(stack: &Stack) -> usize {
     let seen = stack.lite.seen();
     seen.iter()
-        .filter(|seen| seen.line.contains("/records"))
+        .filter(|seen| seen.line.contains("/records") && !seen.line.contains("/records/tail"))
         .count()
 }
 

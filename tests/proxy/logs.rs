@@ -131,7 +131,8 @@ fn wrong_types() -> [serde_json::Value; 9] {
 }
 
 /// Everything that a client can get wrong about a key, and everything that it can get right.
-async fn provoke(client: &Client) {
+async fn provoke(connect: impl AsyncFn() -> Client) {
+    let client = connect().await;
     for (name, values) in headers() {
         for stream in ["s", "spoiled", "filed", "plain"] {
             for mut ask in asks(stream) {
@@ -139,7 +140,11 @@ async fn provoke(client: &Client) {
                 for value in &values {
                     ask = ask.header("s2-encryption-key", value);
                 }
-                let answer = client.ask(ask).await;
+                // A refusal before the body is read may end a connection of HTTP/1.1.
+                let answer = match stream {
+                    "plain" => connect().await.ask(ask).await,
+                    _ => client.ask(ask).await,
+                };
                 if answer.status >= 400 {
                     assert_answer_tells_nothing(name, &answer);
                 }
@@ -233,9 +238,8 @@ async fn nothing_secret_is_in_the_code_s_own_events() {
     })
     .await;
     prepare(&stack.h2().await, &stack.direct().await).await;
-    for client in [stack.h1().await, stack.h2().await] {
-        provoke(&client).await;
-    }
+    provoke(async || stack.h1().await).await;
+    provoke(async || stack.h2().await).await;
     stack.tap.cut();
     stack.stop().await;
     let log = log.0.lock().unwrap().clone();
@@ -289,8 +293,8 @@ async fn nothing_secret_is_in_the_loudest_log_of_the_program() {
     program.start_again();
     let h2 = program.client("h2").await;
     prepare(&h2, &Client::plain(lite.address).await).await;
-    provoke(&h2).await;
-    provoke(&program.client("http/1.1").await).await;
+    provoke(async || program.client("h2").await).await;
+    provoke(async || program.client("http/1.1").await).await;
     drop(h2);
     let program = tokio::task::spawn_blocking(move || {
         program.stop();

@@ -41,7 +41,9 @@ impl World {
     async fn start(cipher: &'static str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let lite = Lite::start().await;
-        let program = Program::start(dir.path(), lite.address, &json!([]), "warn");
+        // A key that a client sends for a plain stream must leave nothing either.
+        let sections = json!({ "keys": { "on_plain": "warn" } });
+        let program = Program::with(dir.path(), lite.address, &sections, "warn");
         let config = json!({
             "stream_cipher": cipher,
             "create_stream_on_append": true,

@@ -248,7 +248,8 @@ async fn what_went_wrong_with_the_upstream_is_counted_by_kind() {
     ] {
         let before = stack.counts();
         fake.script(move |_| act.clone());
-        client.ask(read("s", "seq_num=0", Encoding::Json)).await;
+        let ask = read("s", "seq_num=0", Encoding::Json).without("s2-encryption-key");
+        client.ask(ask).await;
         let kind = kind.map(|kind| format!(r#"upstream_errors_total{{kind="{kind}"}}"#));
         let request = session("read", "json", code);
         let mut by = vec![(&*request, 1.0)];

@@ -23,7 +23,7 @@ use crate::harness::{
 };
 
 /// Every family, its type and its labels; those without a value yet until their owner gives one.
-const FAMILIES: [(&str, &str, &[&str]); 41] = [
+const FAMILIES: [(&str, &str, &[&str]); 43] = [
     ("build_info", "gauge", &["version"]),
     (
         "requests_total",
@@ -46,6 +46,8 @@ const FAMILIES: [(&str, &str, &[&str]); 41] = [
     ("split_batches_total", "counter", &[]),
     ("split_parts_total", "counter", &[]),
     ("compressed_records_total", "counter", &[]),
+    ("key_on_plain_total", "counter", &[]),
+    ("plain_appends_total", "counter", &[]),
     ("inflight_bytes", "gauge", &[]),
     ("inflight_limit_bytes", "gauge", &[]),
     ("inflight_refused_total", "counter", &[]),

@@ -116,6 +116,11 @@ async fn json_appends_answer_alike() {
         let twin = twin(&cipher).await;
         let one = |body: &str| json!({ "timestamp": 5, "body": body });
         let many = |count: usize| json!({ "records": vec![one("x"); count] });
+        // A key for a stream that is not encrypted is refused: that is no append to compare.
+        let append = |batch: &Value| match cipher.is_null() {
+            true => append(batch).without("s2-encryption-key"),
+            false => append(batch),
+        };
         for batch in [
             json!({ "records": [one("a")] }),
             json!({ "records": [one("a")], "match_seq_num": 1 }),
@@ -157,8 +162,12 @@ async fn json_appends_answer_alike() {
             twin.same(append(&batch).header("s2-format", format)).await;
         }
         for format in ["raw", "base64"] {
-            twin.same(get("?seq_num=0").header("s2-format", format))
-                .await;
+            let read = get("?seq_num=0").header("s2-format", format);
+            let read = match cipher.is_null() {
+                true => read.without("s2-encryption-key"),
+                false => read,
+            };
+            twin.same(read).await;
         }
     }
 }

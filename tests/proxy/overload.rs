@@ -299,6 +299,12 @@ async fn more_large_appends_than_fit_take_turns_and_all_complete() {
     let lite = Lite::start().await;
     let dir = tempfile::tempdir().unwrap();
     let program = program(&lite, dir.path(), "16 MiB").await;
+    // As in S2, clients that create one stream at the same time may be refused with a conflict.
+    let client = program.client("h2").await;
+    for stream in ["a", "b"] {
+        let create = Ask::post("/v1/streams").json(&json!({ "stream": stream }));
+        assert_eq!(client.ask(create).await.status, 201);
+    }
     let sessions = join_all((0..2).map(|_| sessions(&program, "a", 10))).await;
     let sessions = sessions.into_iter().flatten();
     let sessions = join_all(sessions.map(|session| writes(session, 2)));

@@ -45,7 +45,7 @@ pub fn bodies(answer: &Answer) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_cipher_leaves_the_streams_there_are_plain() {
+async fn a_first_cipher_leaves_the_streams_that_were_seen_plain() {
     for call in ["PATCH", "PUT"] {
         let stack = Stack::start().await;
         stack.create_basin(None).await;
@@ -61,11 +61,13 @@ async fn a_first_cipher_leaves_the_streams_there_are_plain() {
         };
         let change = Ask::new(call, format!("/v1/basins/{BASIN}")).json(&body);
         assert_eq!(client.ask(change).await.status, 200);
-        for stream in ["old/1", "old/2", "new"] {
-            let appended = client.ask(append(stream).key(&KEY)).await;
+        for ask in [append("old/1"), append("old/2"), append("new").key(&KEY)] {
+            let appended = client.ask(ask).await;
             assert_eq!(appended.status, 200, "{}", appended.text());
         }
-        // Plain ones want no key, and the upstream itself can read them.
+        // Plain ones take no key, and the upstream itself can read them.
+        let keyed = client.ask(append("old/1").key(&KEY)).await;
+        assert_eq!((keyed.status, &*keyed.code()), (422, "invalid"));
         assert_eq!(bodies(&client.ask(read("old/1")).await), [SECRET, SECRET]);
         let direct = stack.direct().await;
         assert_eq!(bodies(&direct.ask(read("old/2")).await), [SECRET, SECRET]);
@@ -89,10 +91,9 @@ async fn a_stream_made_around_the_proxy_is_refused() {
     stack.create_basin(Some("aegis-256")).await;
     let direct = stack.direct().await;
     for stream in ["behind", "behind-too"] {
-        let made = direct
-            .ask(Ask::post("/v1/streams").json(&json!({ "stream": stream })))
-            .await;
-        assert_eq!(made.status, 201);
+        let theirs = json!({ "records": [{ "body": "theirs" }] });
+        let made = direct.ask(Ask::post(records(stream)).json(&theirs)).await;
+        assert_eq!(made.status, 200);
     }
     let client = stack.h2().await;
     let session = Ask::post(records("behind")).body("s2s/proto", "");
@@ -104,6 +105,11 @@ async fn a_stream_made_around_the_proxy_is_refused() {
     ] {
         let answer = client.ask(ask).await;
         assert_eq!((answer.status, &*answer.code()), (403, "permission_denied"));
+        assert!(
+            answer.text().contains("streamseal store admit"),
+            "{}",
+            answer.text()
+        );
     }
     // Ensuring it does not make it ours, nor plain.
     let ensured = client.ask(Ask::new("PUT", "/v1/streams/behind")).await;
@@ -115,7 +121,10 @@ async fn a_stream_made_around_the_proxy_is_refused() {
         .await;
     let client = stack.h2().await;
     assert_eq!(client.ask(append("behind")).await.status, 200);
-    assert_eq!(bodies(&client.ask(read("behind")).await), [SECRET]);
+    assert_eq!(
+        bodies(&client.ask(read("behind")).await),
+        ["theirs", SECRET]
+    );
     assert_eq!(
         client.ask(append("of-the-proxy").key(&KEY)).await.status,
         200
@@ -124,8 +133,32 @@ async fn a_stream_made_around_the_proxy_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plain_stream_made_again_behind_the_proxy_is_not_plain_any_more() {
-    let mut stack = Stack::start().await;
+async fn an_empty_stream_made_around_the_proxy_is_taken_over_sealed() {
+    let stack = Stack::start().await;
+    stack.create_basin(Some("aegis-256")).await;
+    let direct = stack.direct().await;
+    for stream in ["read", "appended"] {
+        let made = Ask::post("/v1/streams").json(&json!({ "stream": stream }));
+        assert_eq!(direct.ask(made).await.status, 201);
+    }
+    let client = stack.h2().await;
+    // Whoever only reads learns that it is not known.
+    let refused = client.ask(read("read").key(&KEY)).await;
+    assert_eq!(refused.code(), "permission_denied");
+    let without = client.ask(append("appended")).await;
+    assert_eq!(without.code(), "permission_denied");
+    for stream in ["read", "appended"] {
+        assert_eq!(client.ask(append(stream).key(&KEY)).await.status, 200);
+        assert_eq!(bodies(&client.ask(read(stream).key(&KEY)).await), [SECRET]);
+    }
+    let sealed = ["appended", "read"].map(|name| (name.to_owned(), json!("aegis-256")));
+    assert_eq!(ciphers(&client).await, sealed);
+    assert!(!stack.tap.saw(SECRET.as_bytes()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_stream_made_again_behind_the_proxy_is_sealed_for_keys() {
+    let stack = Stack::start().await;
     stack.create_basin(None).await;
     let client = stack.h2().await;
     assert_eq!(client.ask(append("old")).await.status, 200);
@@ -138,14 +171,21 @@ async fn a_plain_stream_made_again_behind_the_proxy_is_not_plain_any_more() {
     purged(&direct, "/v1/streams/old").await;
     let made = Ask::post("/v1/streams").json(&json!({ "stream": "old" }));
     ask_until(&direct, made, |answer| answer.status == 201).await;
-    // What was looked at is trusted for seconds: a restart forgets it.
-    stack.restart(|_| {}).await;
-    let client = stack.h2().await;
-    for ask in [append("old").key(&KEY), read("old")] {
-        let answer = client.ask(ask).await;
-        assert_eq!((answer.status, &*answer.code()), (403, "permission_denied"));
-    }
-    assert_eq!(direct.ask(read("old")).await.status, 416);
+    // As in S2: the new one is the basin's, and a client that sends a key means that one.
+    let before = stack.tap.bytes().len();
+    assert_eq!(client.ask(append("old").key(&KEY)).await.status, 200);
+    assert_eq!(bodies(&client.ask(read("old").key(&KEY)).await), [SECRET]);
+    assert_ne!(bodies(&direct.ask(read("old")).await), [SECRET]);
+    // Sealed from then on, for everybody.
+    assert_eq!(client.ask(append("old")).await.status, 422);
+    assert_eq!(
+        ciphers(&client).await,
+        [("old".to_owned(), json!("aegis-256"))]
+    );
+    assert!(!crate::harness::contains(
+        &stack.tap.bytes()[before..],
+        SECRET.as_bytes()
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]

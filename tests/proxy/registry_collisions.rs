@@ -73,30 +73,18 @@ pub async fn shown_cipher(stack: &Stack, stream: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_creations_and_a_change_of_cipher_give_one_stream_of_the_old_cipher() {
+async fn two_first_appends_and_a_change_of_cipher_keep_the_old_cipher() {
     let held = Held::start("aegis-256").await;
-    held.hold("POST", "/v1/streams");
-    let changed = async {
-        until("the creation is held", async || {
-            let calls = held.fake.calls();
-            calls.iter().any(|call| call.is("POST", "/v1/streams"))
-        })
-        .await;
-        held.ask(patch(json!("aes-256-gcm"))).await
-    };
-    let release = held.during("POST", "/v1/streams", async {
-        // What is asked later is answered: the change has arrived by now, and waits.
-        assert_eq!(held.ask(Ask::get("/v1/basins")).await.status, 200);
-        let changes = |call: &Call| call.is("PATCH", "/");
-        assert!(!held.fake.calls().iter().any(changes));
+    held.hold("POST", "/v1/streams/s/records");
+    let release = held.during("POST", "/v1/streams/s/records", async {
+        // The change does not wait: what the stream gets is recorded already.
+        let changed = held.ask(patch(json!("aes-256-gcm"))).await;
+        assert_eq!(changed.status, 200, "{}", changed.text());
+        let sends = |call: &&Call| call.is("POST", "/v1/streams/s/records");
+        assert_eq!(held.fake.calls().iter().filter(sends).count(), 1);
     });
-    let (one, two, changed, ()) = tokio::join!(
-        held.ask(append("s")),
-        held.ask(append("s")),
-        changed,
-        release
-    );
-    assert_eq!([one.status, two.status, changed.status], [200; 3]);
+    let (one, two, ()) = tokio::join!(held.ask(append("s")), held.ask(append("s")), release);
+    assert_eq!([one.status, two.status], [200; 2]);
     assert_eq!(shown_cipher(&held.stack, "s").await, "aegis-256");
     assert_eq!(stored_cipher(&held.stack, "s").await, "aegis-256");
     assert_eq!(held.ask(append("next")).await.status, 200);
@@ -105,27 +93,33 @@ async fn two_creations_and_a_change_of_cipher_give_one_stream_of_the_old_cipher(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_creations_during_a_change_of_cipher_give_one_stream_of_the_new_cipher() {
+async fn first_appends_and_creations_during_a_change_of_cipher_agree() {
     let held = Held::start("aegis-256").await;
     held.hold("PATCH", "/v1/basins/");
-    let release = held.during("PATCH", "/v1/basins/", async {});
-    let appends = async {
+    let made = Ask::post("/v1/streams").json(&json!({ "stream": "made" }));
+    let made = held.ask(made);
+    let release = held.during("PATCH", "/v1/basins/", async {
+        // The old cipher is in force until the upstream answered, and a first append waits for nothing.
+        let (one, two) = tokio::join!(held.ask(append("s")), held.ask(append("s")));
+        assert_eq!([one.status, two.status], [200; 2]);
+    });
+    let creation = async {
         until("the change is under way", async || {
-            held.fake
-                .calls()
-                .iter()
-                .any(|call| call.is("PATCH", "/v1/basins/"))
+            let calls = held.fake.calls();
+            calls.iter().any(|call| call.is("PATCH", "/v1/basins/"))
         })
         .await;
-        tokio::join!(held.ask(append("s")), held.ask(append("s")))
+        made.await
     };
     let change = patch(json!("aes-256-gcm"));
-    let (changed, (one, two), ()) = tokio::join!(held.ask(change), appends, release);
-    assert_eq!([changed.status, one.status, two.status], [200; 3]);
-    // Both may have come before the lock of the change was seen, or after: never one of each.
-    let stored = stored_cipher(&held.stack, "s").await;
-    assert_eq!(stored, "aes-256-gcm");
-    assert_eq!(shown_cipher(&held.stack, "s").await, stored);
+    let (changed, made, ()) = tokio::join!(held.ask(change), creation, release);
+    assert_eq!([changed.status, made.status], [200, 201]);
+    assert_eq!(stored_cipher(&held.stack, "s").await, "aegis-256");
+    assert_eq!(shown_cipher(&held.stack, "s").await, "aegis-256");
+    // A creation by call waits for the change.
+    assert_eq!(made.json()["cipher"], "aes-256-gcm");
+    assert_eq!(held.ask(append("made")).await.status, 200);
+    assert_eq!(stored_cipher(&held.stack, "made").await, "aes-256-gcm");
     held.never_plain();
 }
 

@@ -1,6 +1,7 @@
 //! What the configuration file declares holds: the API cannot change it, and it contradicts nothing
 //! that is recorded.
 
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use streamseal::registry::rules::{BasinRule, KeySource, RuleCipher, StreamRule};
 
@@ -26,8 +27,13 @@ fn stream(glob: &str, cipher: RuleCipher) -> StreamRule {
 }
 
 fn append(stream: &str) -> Ask {
+    append_plain(stream).key(&KEY)
+}
+
+/// An append without a key.
+fn append_plain(stream: &str) -> Ask {
     let batch = json!({ "records": [{ "body": SECRET }] });
-    Ask::post(records(stream)).json(&batch).key(&KEY)
+    Ask::post(records(stream)).json(&batch)
 }
 
 fn basin_path() -> String {
@@ -35,7 +41,15 @@ fn basin_path() -> String {
 }
 
 async fn first_body(client: &Client, stream: &str) -> Value {
-    let ask = Ask::get(records(stream) + "?seq_num=0").key(&KEY);
+    first_of(client, stream, Ask::key).await
+}
+
+async fn first_plain_body(client: &Client, stream: &str) -> Value {
+    first_of(client, stream, |ask, _| ask).await
+}
+
+async fn first_of(client: &Client, stream: &str, keyed: fn(Ask, &[u8]) -> Ask) -> Value {
+    let ask = keyed(Ask::get(records(stream) + "?seq_num=0"), &KEY);
     let answer = client.ask(ask).await;
     assert_eq!(answer.status, 200, "{stream}: {}", answer.text());
     answer.json()["records"][0]["body"].clone()
@@ -59,14 +73,7 @@ async fn a_declared_basin_cannot_be_changed_by_calls() {
     let patch = |config: Value| Ask::new("PATCH", basin_path()).json(&config);
     let gcm = || json!({ "stream_cipher": "aes-256-gcm" });
     let none = || json!({ "stream_cipher": null });
-    for refused in [
-        create(gcm()),
-        create(none()),
-        ensure(gcm()),
-        ensure(none()),
-        patch(gcm()),
-        patch(none()),
-    ] {
+    for refused in [create(gcm()), ensure(gcm()), patch(gcm()), patch(none())] {
         let answer = client.ask(refused).await;
         assert_eq!((answer.status, &*answer.code()), (403, "permission_denied"));
         assert!(answer.text().contains("configuration"), "{}", answer.text());
@@ -74,9 +81,14 @@ async fn a_declared_basin_cannot_be_changed_by_calls() {
     assert!(stack.lite.seen().is_empty());
     let same = || json!({ "stream_cipher": "aegis-256", "create_stream_on_append": true });
     let auto = || json!({ "create_stream_on_append": true });
-    assert_eq!(client.ask(create(auto())).await.status, 201);
+    // No cipher and `null` both leave the choice to the declaration, as clients send both without meaning it.
+    let auto_null = || json!({ "stream_cipher": null, "create_stream_on_append": true });
+    assert_eq!(client.ask(create(auto_null())).await.status, 201);
     for fine in [
         ensure(same()),
+        ensure(auto()),
+        ensure(auto_null()),
+        ensure(none()),
         ensure(auto()),
         patch(same()),
         patch(json!({})),
@@ -103,37 +115,33 @@ async fn a_basin_declared_later_keeps_its_old_streams_plain() {
     let mut stack = Stack::start().await;
     stack.create_basin(None).await;
     let client = stack.h2().await;
-    assert_eq!(client.ask(append("old")).await.status, 200);
+    assert_eq!(client.ask(append_plain("old")).await.status, 200);
     let rule = basin(BASIN, RuleCipher::Aes256Gcm);
     stack.restart(|config| config.basins = vec![rule]).await;
     let client = stack.h2().await;
     // A read is the first that is heard of the basin.
-    assert_eq!(first_body(&client, "old").await, SECRET);
-    assert_eq!(client.ask(append("old")).await.status, 200);
+    assert_eq!(first_plain_body(&client, "old").await, SECRET);
+    assert_eq!(client.ask(append_plain("old")).await.status, 200);
+    // Who sends a key takes it for encrypted.
+    assert_eq!(client.ask(append("old")).await.code(), "invalid");
     assert_eq!(client.ask(append("new")).await.status, 200);
     assert_eq!(cipher_of(&client, "old").await, Value::Null);
     assert_eq!(cipher_of(&client, "new").await, "aes-256-gcm");
     assert_eq!(first_body(&client, "new").await, SECRET);
     assert_ne!(first_body(&stack.direct().await, "new").await, SECRET);
-    // The file no longer names it: what was declared last stays in force.
-    stack.say_none();
-    stack.restart(|config| config.basins.clear()).await;
-    let client = stack.h2().await;
-    assert_eq!(client.ask(append("newer")).await.status, 200);
-    assert_eq!(cipher_of(&client, "newer").await, "aes-256-gcm");
-    let clear = Ask::new("PATCH", basin_path()).json(&json!({ "stream_cipher": null }));
-    assert_eq!(client.ask(clear).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_declared_basin_is_taken_over_by_the_first_creation_too() {
+async fn streams_of_before_a_declaration_are_refused_unless_empty() {
     let stack = Stack::start().await;
     let direct = stack.direct().await;
     let made = json!({ "basin": BASIN, "config": { "create_stream_on_append": true } });
     direct.ask(Ask::post("/v1/basins").json(&made)).await;
     direct
-        .ask(Ask::post("/v1/streams").json(&json!({ "stream": "old" })))
+        .ask(Ask::post("/v1/streams").json(&json!({ "stream": "empty" })))
         .await;
+    let theirs = Ask::post(records("old")).json(&json!({ "records": [{ "body": "theirs" }] }));
+    assert_eq!(direct.ask(theirs).await.status, 200);
     let rule = basin(BASIN, RuleCipher::Aegis256);
     let stack = Stack::over(stack.lite.clone(), |config| config.basins = vec![rule]).await;
     let client = stack.h2().await;
@@ -141,12 +149,17 @@ async fn a_declared_basin_is_taken_over_by_the_first_creation_too() {
         .ask(Ask::post("/v1/streams").json(&json!({ "stream": "new" })))
         .await;
     assert_eq!(made.json()["cipher"], "aegis-256");
-    assert_eq!(client.ask(append("old")).await.status, 200);
+    for ask in [append("old"), append_plain("old")] {
+        let refused = client.ask(ask).await;
+        assert_eq!(refused.code(), "permission_denied");
+        assert!(refused.text().contains("streamseal store admit"));
+    }
     assert_eq!(cipher_of(&client, "old").await, Value::Null);
-    direct
-        .ask(Ask::post("/v1/streams").json(&json!({ "stream": "late" })))
-        .await;
-    assert_eq!(client.ask(append("late")).await.code(), "permission_denied");
+    // What is empty is taken over, encrypted.
+    assert_eq!(client.ask(append("empty")).await.status, 200);
+    assert_eq!(cipher_of(&client, "empty").await, "aegis-256");
+    assert_eq!(first_body(&client, "empty").await, SECRET);
+    assert!(!stack.tap.saw(SECRET.as_bytes()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,8 +179,12 @@ async fn stream_rules_win_over_the_basin() {
         ("other", json!("aegis-256")),
         ("plain", Value::Null),
     ] {
-        assert_eq!(client.ask(append(name)).await.status, 200, "{name}");
-        assert_eq!(first_body(&client, name).await, SECRET, "{name}");
+        let (append, first): (Ask, _) = match cipher.is_null() {
+            true => (append_plain(name), first_plain_body(&client, name).boxed()),
+            false => (append(name), first_body(&client, name).boxed()),
+        };
+        assert_eq!(client.ask(append).await.status, 200, "{name}");
+        assert_eq!(first.await, SECRET, "{name}");
         assert_eq!(cipher_of(&client, name).await, cipher, "{name}");
         let behind = first_body(&direct, name).await;
         assert_eq!(behind == SECRET, cipher.is_null(), "{name}");

@@ -128,7 +128,8 @@ async fn a_sealed_session_stays_sealed_whatever_the_new_rules_say() {
         let (mut session, mut live) = sessions(&client).await;
         stack.say_none();
         assert_eq!(stack.reload(|config| config.streams = then), Ok(Vec::new()));
-        append(&mut session, SECRET).await;
+        session.send(frame(&input([record(&[], SECRET)]))).await;
+        session.live.frame().await.unwrap().unwrap().ack();
         assert_eq!(next_body(&mut live).await, SECRET.as_bytes());
         assert!(!stack.tap.saw(SECRET.as_bytes()));
     }
@@ -236,8 +237,9 @@ async fn a_rule_that_comes_while_a_stream_is_looked_at_holds() {
         false => Act::Pass,
     });
     let client = stack.h2().await;
+    // Without a key the upstream is asked whether there is such a stream.
     let body = serde_json::json!({ "records": [{ "body": SECRET }] });
-    let ask = Ask::post(records("s")).json(&body).key(&KEY);
+    let ask = Ask::post(records("s")).json(&body);
     let asked = tokio::spawn(async move { client.ask(ask).await });
     let is_looked_at = async || {
         fake.calls()
@@ -252,8 +254,12 @@ async fn a_rule_that_comes_while_a_stream_is_looked_at_holds() {
     );
     fake.heal();
     release.notify_one();
+    // It began under the old rules, which let it pass in clear: the new one wants a key.
     let answer = asked.await.unwrap();
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!((answer.status, &*answer.code()), (422, "invalid"));
+    let keyed = Ask::post(records("s")).json(&body).key(&KEY);
+    let keyed = stack.h2().await.ask(keyed).await;
+    assert_eq!(keyed.status, 200, "{}", keyed.text());
     let stored = direct.ask(Ask::get(records("s") + "?seq_num=0")).await;
     assert_ne!(stored.json()["records"][0]["body"], SECRET);
     let calls = fake.calls();

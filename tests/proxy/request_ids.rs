@@ -101,16 +101,15 @@ async fn what_the_proxy_asks_of_its_own_carries_the_id_and_the_trace() {
     let stack = Stack::start().await;
     stack.create_basin(Some("aes-256-gcm")).await;
     let before = stack.lite.seen().len();
-    let batch = input([record(&[], "x")]);
-    let ask = append("s", Encoding::Proto, Packed::Not, &batch);
+    let ask = read("s", "seq_num=0", Encoding::Proto);
     let ask = ask
         .header("s2-request-id", "the-id")
         .header("traceparent", PARENT);
     let answer = stack.h2().await.ask(ask).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    // It asks whether the stream is there, and for its tail.
+    assert_eq!(answer.status, 416, "{}", answer.text());
+    // It asks whether the stream is there and whether it may create it, and creates it.
     let seen = &stack.lite.seen()[before..];
-    assert!(seen.len() > 2, "{seen:?}");
+    assert!(seen.len() > 3, "{seen:?}");
     for seen in seen {
         assert_eq!(values(seen, "s2-request-id"), ["the-id"], "{seen:?}");
         assert_eq!(values(seen, "traceparent"), [PARENT], "{seen:?}");

@@ -160,6 +160,7 @@ async fn certified_gateway(dir: &Path, authority: &Authority) -> Stack {
     std::fs::write(dir.join("ca.pem"), authority.pem()).unwrap();
     let stack = Stack::with(|config| {
         own_token(config);
+        config.clients = streamseal::keys::ClientRules::Any;
         let listen = &mut config.listen;
         listen.authenticate = Authenticate::Mtls;
         listen.tls = Default::default();

@@ -127,8 +127,8 @@ async fn basins_that_seal_by_rule_take_no_unknown_bodies() {
             stream_cipher,
         };
         config.basins = vec![
-            basin("audit-*", Some(streamseal::crypto::Cipher::Aegis256)),
-            basin("clear-*", None),
+            basin("audit-*", RuleCipher::Aegis256),
+            basin("clear-*", RuleCipher::None),
         ];
         let stream = |glob: &str, cipher| StreamRule {
             r#match: glob.into(),

@@ -43,6 +43,8 @@ const EXPECTED: &[(&str, &[&str])] = &[
     ("streamseal_split_batches_total", &[]),
     ("streamseal_split_parts_total", &[]),
     ("streamseal_compressed_records_total", &[]),
+    ("streamseal_key_on_plain_total", &[]),
+    ("streamseal_plain_appends_total", &[]),
     ("streamseal_inflight_bytes", &[]),
     ("streamseal_inflight_limit_bytes", &[]),
     ("streamseal_inflight_refused_total", &[]),

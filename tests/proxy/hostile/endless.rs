@@ -161,8 +161,7 @@ async fn answers_about_basins_and_streams_end_at_a_limit() {
     // What is asked in preparation leaves the request safe to repeat.
     let taken = Taken::default();
     let reply = (200, "application/json", Bytes::from(vec![b' '; 4096]));
-    let batch = input([record(&[], "x")]);
-    let request = append("unknown", Encoding::Json, Packed::Not, &batch);
+    let request = read("unknown", "seq_num=0", Encoding::Json);
     let answer = ask(&stack, "/v1/streams?prefix=unknown", &taken, reply, request).await;
     assert_eq!((answer.status, &*answer.code()), (502, "hot_server"));
     taken.is_bounded("a probe").await;

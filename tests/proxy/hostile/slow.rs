@@ -81,7 +81,7 @@ fn attacks() -> Vec<Row> {
         ),
         (
             "probe",
-            unary("probe"),
+            poll("probe"),
             json(200, b" "),
             CONTROL,
             (502, "hot_server"),
