@@ -1,6 +1,6 @@
 //! Which S2 call a request is: method and path to [`Route`], purely, and closed where in doubt.
 //!
-//! Calls that S2 has are a list: [`table`]. S2's router matches literal segments on the raw path and decodes
+//! Calls that S2 has are a list: `table`. S2's router matches literal segments on the raw path and decodes
 //! only names, and so does this one. A path that is not in the list is answered 404: it must not slip past the
 //! proxy to an upstream that reads it differently.
 

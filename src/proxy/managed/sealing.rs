@@ -83,7 +83,7 @@ impl Sealer {
     /// The key for an input: that of the newest epoch, under which so much more may be sealed.
     ///
     /// # Errors
-    /// There is none: [`registry::Error::OtherIncarnation`] when the stream is not the one that the request began with,
+    /// There is none: `registry::Error::OtherIncarnation` when the stream is not the one that the request began with,
     /// [`Error::NotAllowed`] when its keys were shredded, and whatever keeps a new one from being made.
     pub async fn take(&mut self, input: &AppendInput) -> Result<Sealing, Stop> {
         match &mut self.0 {
