@@ -27,9 +27,11 @@ const LAST_SEQ_NUM: u64 = u32::MAX as u64;
 /// Streams whose tail is remembered.
 const KNOWN_TAILS: usize = 100_000;
 
+type Tails = Cache<StreamPath, Arc<Tail>>;
+
 /// What is known of the tails of AES-256-GCM streams.
 pub struct Ceiling {
-    tails: Arc<Cache<StreamPath, Arc<Tail>>>,
+    tails: Arc<Tails>,
 }
 
 /// Where the next record of a stream may go at the latest: the tail that the upstream told last, and
@@ -58,7 +60,7 @@ struct Known {
     caller: Caller,
     /// Where the tail is forgotten if no ack confirms it: it is taken for 0 because the append goes up only as the
     /// stream's first.
-    assumed: Mutex<Option<Arc<Cache<StreamPath, Arc<Tail>>>>>,
+    assumed: Mutex<Option<Arc<Tails>>>,
 }
 
 impl Ceiling {
