@@ -201,7 +201,12 @@ impl Stream {
             Kind::Contended => 0,
             Kind::Owned | Kind::Shared => self.open.unwrap_or(basin.now()),
         };
-        let mut intended = self.possible(basin, since);
+        // A deletion without an answer is not recorded as done: the next life keeps the cipher of this one.
+        let former = match &self.life {
+            Some(life) => vec![self.lives[life]],
+            None => self.planned.clone().unwrap_or_default(),
+        };
+        let mut intended = [self.possible(basin, since), former].concat();
         intended.retain(Option::is_some);
         intended.sort_unstable();
         intended.dedup();

@@ -288,8 +288,8 @@ impl Worker {
             (404, "stream_not_found") => !must_work && what == "read" || !is_owned,
             (409, "stream_deletion_pending") => !must_work,
             (409, "transaction_conflict") => true,
-            // The stream was deleted under it.
-            (503, "unavailable") => !is_owned && stream.kind == Kind::Contended,
+            // The stream was deleted under it, or deleted and created again: nothing was done.
+            (503, "unavailable") | (502, "hot_server") => stream.kind == Kind::Contended,
             (403, "permission_denied") => {
                 stream.is_stranded || basin.wavers() || stream.may_be_unknown(basin)
             }
