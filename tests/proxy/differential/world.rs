@@ -24,6 +24,8 @@ pub struct World {
     /// be created in a basin that does not exist.
     pub is_plain: bool,
     pub has_basin: bool,
+    /// From here on the two may answer differently, for a reason that depends on time.
+    pub is_parted: bool,
     known: HashMap<(usize, usize), Known>,
     /// Streams that a call created.
     created: HashSet<(usize, usize)>,
@@ -77,6 +79,7 @@ impl World {
             native,
             is_plain: false,
             has_basin: false,
+            is_parted: false,
             known: HashMap::new(),
             created: HashSet::new(),
             _servers: (stack, lite),
