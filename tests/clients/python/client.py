@@ -195,11 +195,16 @@ class Client(unittest.IsolatedAsyncioTestCase):
 
     async def test_8_another_key_and_none_are_refused_where_there_is_a_cipher(self) -> None:
         wrong = self.basin.stream("unary", encryption_key=os.urandom(32) if CIPHER else KEY)
-        if CIPHER is None:
-            batch = await wrong.read(start=SeqNum(0))
-            self.assertEqual(batch.records[2].body, text(2))
-            return
         before = await wrong.check_tail()
+        if CIPHER is None:
+            append = wrong.append(AppendInput(records=[Record(body=MARKER)]))
+            for refused in [wrong.read(start=SeqNum(0)), append]:
+                with self.assertRaises(S2ServerError) as error:
+                    await refused
+                caught = (error.exception.code, error.exception.status_code)
+                self.assertEqual(caught, ("invalid", 422))
+            self.assertEqual(await self.basin.stream("unary").check_tail(), before)
+            return
         none = self.basin.stream("unary")
         for stream, expected in [(wrong, ("decryption_failed", 400)), (none, ("invalid", 422))]:
             batch = AppendInput(records=[Record(body=MARKER + b" not appended")])

@@ -230,13 +230,15 @@ test("conditions fail as the SDK's own errors", async () => {
   same(first, 2, text(2));
 });
 
-test("another key, and none, are refused where there is a cipher", async () => {
+test("another key, and none, are refused where there is a cipher, and any where there is none", async () => {
   const start = { start: { from: { seqNum: 0 } } };
   const input = AppendInput.create([AppendRecord.string({ body: text("not appended") })]);
   const wrong = open("unary", { encryptionKey: cipher ? randomBytes(32) : CLIENT_KEY });
   const before = await wrong.checkTail();
   if (!cipher) {
-    same((await wrong.read(start)).records[2], 2, text(2));
+    await assert.rejects(wrong.read(start), code("invalid", 422));
+    await assert.rejects(wrong.append(input), code("invalid", 422));
+    assert.deepEqual(await open("unary").checkTail(), before);
     return;
   }
   await assert.rejects(wrong.read(start), code("decryption_failed", 400));
