@@ -159,12 +159,15 @@ async fn none_said_once_is_enough_and_then_the_rule_may_go() {
 async fn a_key_from_elsewhere_is_not_less() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("key"), base64(&KEY)).unwrap();
-    let mut rules = Config::default();
-    rules.streams = vec![StreamRule {
+    let from_file = StreamRule {
         key: KeySource::File,
         key_file: dir.path().join("key").into(),
         ..stream_rule("orders-*/**", RuleCipher::Aegis256)
-    }];
+    };
+    let rules = Config {
+        streams: vec![from_file],
+        ..Config::default()
+    };
     let mut stack = start(&rules).await;
     let header = vec![stream_rule("orders-*/**", RuleCipher::Aegis256)];
     assert_eq!(
