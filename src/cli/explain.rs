@@ -4,10 +4,11 @@ use super::{Failure, print};
 use crate::{
     config::Config,
     crypto::Cipher,
-    registry::rules::{RuleCipher, Rules},
-    store::{
-        BasinEntry, Embedded, PlainStreams, Store as _, StreamEntry, StreamState, UnknownStreams,
+    registry::{
+        decide::{Decision, decide},
+        rules::{RuleCipher, Rules},
     },
+    store::{BasinEntry, Embedded, PlainStreams, Store as _, StreamEntry, UnknownStreams},
     stream::StreamPath,
 };
 
@@ -115,33 +116,29 @@ impl Facts<'_> {
         }
     }
 
-    /// What comes of it, in the order of precedence: the rule for the stream, its entry, its basin.
+    /// What comes of it, by the decision that the proxy itself makes.
     fn outcome(&self) -> String {
         let (entry, basin) = self.recorded.clone().unwrap_or_default();
-        let is_open = entry
-            .as_ref()
-            .is_some_and(|entry| !matches!(entry.state, StreamState::Live(_)));
-        let recorded = entry.map(|entry| entry.state.cipher());
         let declared = self.rules.stream(self.path).map(|rule| rule.cipher);
-        match (declared, recorded) {
-            (Some(declared), Some(recorded)) if declared != recorded => format!(
+        let of_basin = self.rules.basin(&self.path.basin);
+        let of_basin = of_basin.unwrap_or_else(|| basin.and_then(|basin| basin.stream_cipher));
+        let decision = decide(declared, entry.as_ref(), declared.unwrap_or(of_basin));
+        match (decision, declared) {
+            (Decision::Conflict { recorded, declared }, _) => format!(
                 "refused: the rule for the stream says {}, and it is recorded with {}",
                 name(declared),
                 name(recorded)
             ),
-            (Some(Some(cipher)), _) => {
+            (_, Some(Some(cipher))) => {
                 format!("sealed with {cipher}: the rule for the stream says so")
             }
-            (Some(None), _) => "plain: the rule for the stream says \"none\"".to_owned(),
-            (None, Some(_)) if is_open => {
+            (_, Some(None)) => "plain: the rule for the stream says \"none\"".to_owned(),
+            (Decision::Sealed(cipher), None) => format!("sealed with {cipher}: it is recorded so"),
+            (Decision::Plain(_), None) => self.by_basin(entry.is_some(), of_basin),
+            (Decision::FirstUse(_), None) if entry.is_none() => self.by_basin(false, of_basin),
+            (Decision::FirstUse(_) | Decision::Ask, None) => {
                 "settled at the next use: a creation or deletion of it has no known outcome"
                     .to_owned()
-            }
-            (None, Some(Some(cipher))) => format!("sealed with {cipher}: it is recorded so"),
-            (None, recorded) => {
-                let declared = self.rules.basin(&self.path.basin);
-                let basin = declared.unwrap_or_else(|| basin.and_then(|basin| basin.stream_cipher));
-                self.by_basin(recorded.is_some(), basin)
             }
         }
     }
@@ -174,4 +171,37 @@ impl Facts<'_> {
 
 fn name(cipher: Option<Cipher>) -> String {
     cipher.map_or_else(|| "none".to_owned(), |cipher| cipher.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Incarnation, Origin, StreamState};
+
+    #[test]
+    fn a_rule_seals_a_stream_that_is_recorded_plain() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let rule = "[[streams]]\nmatch = \"orders-*/**\"\ncipher = \"aegis-256\"\n";
+        std::fs::write(file.path(), rule).unwrap();
+        let config = Config::load(Some(file.path())).unwrap();
+        let path = StreamPath {
+            basin: "orders-basin".parse().unwrap(),
+            stream: "seen".parse().unwrap(),
+        };
+        let life = Incarnation {
+            cipher: None,
+            created_at: None,
+        };
+        let plain = StreamEntry::new(StreamState::Live(life), Origin::Seen);
+        let facts = Facts {
+            rules: config.rules().unwrap(),
+            config: &config,
+            path: &path,
+            recorded: Some((Some(plain), None)),
+        };
+        assert_eq!(
+            facts.outcome(),
+            "sealed with aegis-256: the rule for the stream says so"
+        );
+    }
 }

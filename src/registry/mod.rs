@@ -7,7 +7,7 @@
 //! 3. the stream's entry says plain, because this proxy forwarded its creation or an acknowledged append while
 //!    its basin had no cipher ([`Origin::Seen`](crate::store::Origin)), or because the operator admitted it.
 //!
-//! Everything else is sealed or refused. `decide` is that rule as a pure function, `table` says how an
+//! Everything else is sealed or refused. [`decide`] is that rule as a pure function, `table` says how an
 //! entry changes. All other files do the reading, asking and writing around these two.
 //!
 //! ```text
@@ -21,7 +21,7 @@ mod ask;
 mod claim;
 mod create;
 mod data_keys;
-mod decide;
+pub mod decide;
 mod delete;
 mod error;
 mod incarnation;
