@@ -26,7 +26,7 @@ impl Registry {
     /// # Errors
     /// The store cannot answer or write.
     pub async fn begin(&self, path: &StreamPath, origin: Origin) -> Result<Creation, Error> {
-        let deletions = self.seen.deletions();
+        let deletions = self.seen.deletions(path);
         let cipher = self.planned_cipher(path).await?;
         let intend = Event::IntendCreate { cipher, origin };
         Ok(Creation {

@@ -168,7 +168,7 @@ impl Registry {
         }
         let sealed = |cipher, found| SealedStream::new(path, cipher, found, &rules);
         match decision {
-            Decision::Plain(by) => Ok(Lookup::Found(Access::Plain(self.proof(by, changes)))),
+            Decision::Plain(by) => Ok(Lookup::Found(Access::Plain(self.proof(path, by, changes)))),
             Decision::Sealed(cipher) => Ok(Lookup::Found(Access::Sealed(sealed(cipher, found)))),
             // What exists unknown is to pass in clear: so it is asked for first.
             Decision::FirstUse(_)
@@ -187,8 +187,8 @@ impl Registry {
         }
     }
 
-    fn proof(&self, by: PlainBy, changes: u64) -> PlainStream {
-        PlainStream::new(by, changes, self.seen.deletions())
+    fn proof(&self, path: &StreamPath, by: PlainBy, changes: u64) -> PlainStream {
+        PlainStream::new(by, changes, self.seen.deletions(path))
     }
 
     async fn decision(

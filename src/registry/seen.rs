@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
     sync::{
         Arc, Mutex as SyncMutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -33,20 +34,22 @@ const MAX_PENDING: usize = 10_000;
 /// Streams that are known to be noted: a hundred bytes each.
 const NOTED: usize = 100_000;
 
-/// What was seen of a stream, by deletions through the proxy at that time.
-struct Sight {
-    deletions: u64,
-    created_at: Option<String>,
-}
+/// Counters of deletions. A stream shares one with a few others.
+const COUNTERS: usize = 256;
+
+/// The plain streams seen and not recorded yet, with the upstream's `created_at`.
+type Pending = HashMap<StreamPath, Option<String>>;
 
 /// The plain streams seen and not recorded yet.
 pub(super) struct Seen {
     store: Arc<dyn Store>,
     is_on: bool,
-    pending: SyncMutex<HashMap<StreamPath, Sight>>,
+    /// Of a stream that is about to be deleted nothing is pending, and nothing that was looked up before is added.
+    pending: SyncMutex<Pending>,
     noted: Cache<StreamPath, ()>,
-    /// Deletions through the proxy. What was looked up before one is not noted after it.
-    deletions: AtomicU64,
+    /// Deletions through the proxy, by the hash of the stream. What was looked up before one is not noted after it.
+    deletions: Vec<AtomicU64>,
+    hasher: RandomState,
     /// Held while a group is written.
     flushing: Mutex<()>,
 }
@@ -58,14 +61,19 @@ impl Seen {
             is_on,
             pending: SyncMutex::default(),
             noted: Cache::new(NOTED),
-            deletions: AtomicU64::new(0),
+            deletions: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
+            hasher: RandomState::new(),
             flushing: Mutex::new(()),
         }
     }
 
-    /// Returns the number of deletions so far.
-    pub(super) fn deletions(&self) -> u64 {
-        self.deletions.load(SeqCst)
+    /// Returns the number of deletions so far, of this stream and of those that share its counter.
+    pub(super) fn deletions(&self, path: &StreamPath) -> u64 {
+        self.deletions[self.counter(path)].load(SeqCst)
+    }
+
+    fn counter(&self, path: &StreamPath) -> usize {
+        self.hasher.hash_one(path) as usize % COUNTERS
     }
 
     /// Notes a plain stream that was looked up at this number of deletions.
@@ -75,21 +83,17 @@ impl Seen {
         deletions: u64,
         created_at: Option<String>,
     ) {
-        if !self.is_on || deletions != self.deletions() || self.noted.get(path).is_some() {
+        if !self.is_on || self.noted.get(path).is_some() {
             return;
         }
         let mut pending = self.pending();
-        if pending.len() >= MAX_PENDING {
+        if pending.len() >= MAX_PENDING || deletions != self.deletions(path) {
             return;
         }
         let is_first = pending.is_empty();
-        let sight = Sight {
-            deletions,
-            created_at,
-        };
-        pending.insert(path.clone(), sight);
-        drop(pending);
+        pending.insert(path.clone(), created_at);
         self.noted.insert(path.clone(), ());
+        drop(pending);
         if is_first {
             // Not kept alive: a stopped proxy must not hold the config store open.
             let seen = Arc::downgrade(self);
@@ -109,7 +113,7 @@ impl Seen {
         }
         let _turn = self.flushing.lock().await;
         loop {
-            let group: Vec<(StreamPath, Sight)> = {
+            let group: Vec<(StreamPath, Option<String>)> = {
                 let mut pending = self.pending();
                 let paths: Vec<StreamPath> = pending.keys().take(GROUP).cloned().collect();
                 let taken = paths.into_iter();
@@ -141,14 +145,13 @@ impl Seen {
     }
 
     /// Writes a group, or what of it still has no entry.
-    async fn write(&self, group: &[(StreamPath, Sight)]) -> Result<(), store::Error> {
+    async fn write(&self, group: &[(StreamPath, Option<String>)]) -> Result<(), store::Error> {
         let mut changes = Vec::with_capacity(group.len());
-        for (path, sight) in group {
-            let is_stale = sight.deletions != self.deletions();
-            if is_stale || self.store.stream(path).await?.entry.is_some() {
+        for (path, created_at) in group {
+            if self.store.stream(path).await?.entry.is_some() {
                 continue;
             }
-            let created_at = sight.created_at.clone();
+            let created_at = created_at.clone();
             changes.push(Change::Stream {
                 path: path.clone(),
                 expected: Revision::NONE,
@@ -164,21 +167,26 @@ impl Seen {
     /// Forgets what was noted of a basin's stream, or of all its streams, since it is about to be deleted. What is
     /// being written is waited for.
     pub(super) async fn deleting(&self, basin: &BasinName, path: Option<&StreamPath>) {
-        self.deletions.fetch_add(1, SeqCst);
+        // After a group that is being written: its entries are marked with those that were there.
         let _turn = self.flushing.lock().await;
-        self.pending().retain(|noted, _| match path {
-            Some(path) => noted != path,
-            None => noted.basin != *basin,
-        });
+        let mut pending = self.pending();
         match path {
             Some(path) => {
+                self.deletions[self.counter(path)].fetch_add(1, SeqCst);
+                pending.remove(path);
                 self.noted.remove(path);
             }
-            None => self.noted.clear(),
+            None => {
+                for counter in &self.deletions {
+                    counter.fetch_add(1, SeqCst);
+                }
+                pending.retain(|noted, _| noted.basin != *basin);
+                self.noted.clear();
+            }
         }
     }
 
-    fn pending(&self) -> MutexGuard<'_, HashMap<StreamPath, Sight>> {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -118,7 +118,7 @@ impl Registry {
                 // A rule that a reload brought since.
                 UnknownStreams::Plain if self.rules().stream(path).is_some() => Ok(Step::Again),
                 UnknownStreams::Plain => {
-                    let proof = self.proof(PlainBy::Unknown, changes);
+                    let proof = self.proof(path, PlainBy::Unknown, changes);
                     Ok(Step::Done(Access::Plain(proof)))
                 }
             },

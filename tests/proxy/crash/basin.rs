@@ -65,6 +65,12 @@ impl Basin {
         all.contains(&None) && all.iter().any(Option::is_some)
     }
 
+    /// Whether it may have had another cipher since the last check.
+    pub fn changes(&self) -> bool {
+        let all = self.since(0);
+        all.iter().any(|cipher| *cipher != all[0])
+    }
+
     /// Whether it may have been without a cipher at any time.
     pub fn may_be_plain(&self) -> bool {
         self.cycle.contains(&None)

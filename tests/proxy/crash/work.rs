@@ -289,7 +289,9 @@ impl Worker {
             (409, "stream_deletion_pending") => !must_work,
             (409, "transaction_conflict") => true,
             // The stream was deleted under it, or deleted and created again: nothing was done.
-            (503, "unavailable") | (502, "hot_server") => stream.kind == Kind::Contended,
+            (503, "unavailable") => stream.kind == Kind::Contended,
+            // The same, or a session began under another cipher of its basin: nothing was done.
+            (502, "hot_server") => stream.kind == Kind::Contended || basin.changes(),
             (403, "permission_denied") => {
                 stream.is_stranded || basin.wavers() || stream.may_be_unknown(basin)
             }

@@ -74,6 +74,19 @@ async fn streams_of_a_basin_that_is_declared_later_stay_plain() {
     never_plain(&stack.tap, "declared later");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_of_another_stream_does_not_hide_what_was_seen() {
+    let stack = Stack::start().await;
+    stack.create_basin(None).await;
+    let client = stack.h2().await;
+    is(&client, append("kept", CLEAR), 200, "").await;
+    // At once: what was seen is written 100 ms later.
+    let other = Ask::new("DELETE", "/v1/streams/never-made").basin(BASIN);
+    is(&client, other, 404, "stream_not_found").await;
+    set_cipher(&client, json!("aegis-256")).await;
+    is(&client, append("kept", CLEAR), 200, "").await;
+}
+
 /// Every form of access to a stream that was made around the proxy.
 fn every_access(stream: &str) -> Vec<Ask> {
     vec![
