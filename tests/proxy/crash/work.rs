@@ -300,8 +300,8 @@ impl Worker {
             _ => false,
         };
         assert!(fine, "{what}: {status} {code} of {stream:?} in {basin:?}");
-        if status == 422 {
-            // It may have been created, encrypted, for a request without a key.
+        if status == 422 || (status, code) == (502, "hot_server") {
+            // It may have been created, encrypted, for a request without a key. A session creates it when it begins.
             stream.may_be_there();
         }
         Ok(())
