@@ -187,6 +187,8 @@ impl Stream {
         if self.exists == Exists::Yes {
             self.exists = Exists::Maybe;
         }
+        // The next life may be plain and not recorded yet.
+        self.is_recorded = false;
     }
 
     /// It is not there after a restart.
