@@ -251,7 +251,9 @@ impl Stream {
         if !self.is_stranded {
             self.lives(basin, observed.created_at, observed.shown);
             let has_cipher = basin.since(basin.now()).iter().all(Option::is_some);
-            self.is_recorded = observed.shown.is_none() && has_cipher;
+            // A contended stream may be deleted and made again at any time.
+            let is_known = has_cipher && self.kind != Kind::Contended;
+            self.is_recorded = observed.shown.is_none() && is_known;
         }
         self.read(observed.records.unwrap_or_default());
         self.open = None;
