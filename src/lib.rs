@@ -48,6 +48,7 @@ pub mod drain;
 pub mod file;
 pub mod process;
 pub mod project;
+pub mod received;
 pub mod size;
 pub mod stream;
 pub mod telemetry;

@@ -28,6 +28,7 @@ const ROWS: &[&[&str]] = &[
         "drain",
         "process",
         "project",
+        "received",
         "size",
     ],
 ];

@@ -6,11 +6,11 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
 use super::budget::{Charge, Cutoff, FREE_BYTES, NoRoom, Rest, Room};
 use crate::{
     drain::Drain,
+    received::{BrokenBody, ReceivedBody},
     wire::{
         compression::{DecompressError, RequestEncoding, UnsupportedEncoding},
         record::MAX_BODY_BYTES,
@@ -47,7 +47,7 @@ pub enum CollectError {
     NoRoom(#[from] NoRoom),
     /// The client went away.
     #[error("the client left before its request was complete")]
-    Broken(#[from] hyper::Error),
+    Broken(#[from] BrokenBody),
 }
 
 /// Reads a request's body and decompresses it as its headers say, to at most 2 MiB. What it takes of the
@@ -57,7 +57,7 @@ pub enum CollectError {
 /// [`CollectError`]; reading stops at the limit, and when `drain` is over.
 pub async fn collect(
     headers: &HeaderMap,
-    mut body: Incoming,
+    mut body: ReceivedBody,
     room: &Room,
     drain: &Drain,
 ) -> Result<Bytes, CollectError> {
@@ -74,7 +74,7 @@ pub async fn collect(
 
 async fn collect_all(
     headers: &HeaderMap,
-    body: &mut (impl Body<Data = Bytes, Error = hyper::Error> + Unpin),
+    body: &mut (impl Body<Data = Bytes, Error = BrokenBody> + Unpin),
     room: &Room,
 ) -> Result<Bytes, CollectError> {
     let encoding = RequestEncoding::from_headers(headers)?;
@@ -161,7 +161,7 @@ impl Charged<'_> {
 
 /// Reads the rest of a body for nothing: a client that speaks HTTP/1.1 may not look for an answer before
 /// it has sent all, and loses it when the connection is closed under it.
-async fn discard(mut body: Incoming) {
+async fn discard(mut body: ReceivedBody) {
     let mut left = MAX_BODY_BYTES;
     let discarding = async {
         while let Some(Ok(frame)) = body.frame().await {

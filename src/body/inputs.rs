@@ -1,6 +1,6 @@
 //! What a client sends in an append session.
 
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 
 use super::{
     budget::{Charge, Room},
@@ -29,11 +29,11 @@ pub enum InputError {
 }
 
 /// The inputs of one append session, in order.
-pub struct Inputs(Frames<Incoming>);
+pub struct Inputs(Frames<ReceivedBody>);
 
 impl Inputs {
     /// Reads inputs from a request's body.
-    pub fn new(body: Incoming, room: Room) -> Self {
+    pub fn new(body: ReceivedBody, room: Room) -> Self {
         Self(Frames::new(body, room))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{Request, header};
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 
 use super::{
     Error, Peer, Proxy,
@@ -24,7 +24,7 @@ impl Proxy {
     /// key nor anything of it is in the request from here on: the project's own token goes with it instead.
     pub(super) async fn admit(
         &self,
-        request: &mut Request<Incoming>,
+        request: &mut Request<ReceivedBody>,
         peer: &Peer,
         asked: &Asked,
     ) -> Result<Principal, Error> {
@@ -35,7 +35,7 @@ impl Proxy {
 
     async fn admit_api_key(
         &self,
-        request: &mut Request<Incoming>,
+        request: &mut Request<ReceivedBody>,
         asked: &Asked,
     ) -> Result<Option<Arc<Pass>>, Error> {
         let Some(gate) = &self.gate else {

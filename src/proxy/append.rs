@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 
 use super::{
     Error, Proxy,
@@ -56,7 +56,7 @@ impl Proxy {
     pub(super) async fn append(
         &self,
         path: StreamPath,
-        request: Request<Incoming>,
+        request: Request<ReceivedBody>,
         caller: &Caller,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
@@ -81,7 +81,7 @@ impl Proxy {
     async fn append_unary(
         &self,
         path: StreamPath,
-        request: Request<Incoming>,
+        request: Request<ReceivedBody>,
         caller: &Caller,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {

@@ -8,7 +8,7 @@ mod unknown;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header, request};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 
 use self::{bound::bound, first_ack::FirstAck, plain_body::PlainBody};
 use super::{
@@ -62,7 +62,7 @@ impl Proxy {
     /// S2 takes no body, none goes along.
     pub(super) fn bound_by_api_key(
         &self,
-        request: Request<Incoming>,
+        request: Request<ReceivedBody>,
         forwarded: &Forwarded,
         caller: &Caller,
         asked: &Asked,
@@ -91,7 +91,7 @@ impl Proxy {
         &self,
         proof: PlainStream,
         path: StreamPath,
-        request: Request<Incoming>,
+        request: Request<ReceivedBody>,
         caller: &Caller,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
@@ -174,7 +174,7 @@ impl Proxy {
     pub(super) async fn tail(
         &self,
         path: StreamPath,
-        request: Request<Incoming>,
+        request: Request<ReceivedBody>,
         caller: &Caller,
     ) -> Result<Response<Body>, Stop> {
         // S2 takes no stream configuration here.
@@ -187,7 +187,7 @@ impl Proxy {
     }
 }
 
-fn unbound(body: Incoming) -> Body {
+fn unbound(body: ReceivedBody) -> Body {
     body.map_err(Into::into).boxed_unsync()
 }
 

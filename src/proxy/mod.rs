@@ -24,7 +24,7 @@ pub mod view;
 use std::{sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, header};
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 use tokio::sync::Semaphore;
 
 pub use error::{Code, Error};
@@ -169,7 +169,7 @@ impl Proxy {
     /// Answers one request, whatever it is.
     pub async fn handle(
         self: &Arc<Self>,
-        mut request: Request<Incoming>,
+        mut request: Request<ReceivedBody>,
         peer: &Peer,
     ) -> Response<Body> {
         for (name, value) in request.headers_mut() {
@@ -197,7 +197,7 @@ impl Proxy {
 
     /// What becomes of a request that has no answer when the drain is over: one that only reads had no
     /// effect, and any other may have had one. Where it is known that nothing was sent, that is said before.
-    fn stopped(request: &Request<Incoming>) -> Error {
+    fn stopped(request: &Request<ReceivedBody>) -> Error {
         match request.method().is_safe() {
             true => Error::Draining,
             false => Error::Stopped,
@@ -206,7 +206,7 @@ impl Proxy {
 
     async fn answer(
         self: &Arc<Self>,
-        mut request: Request<Incoming>,
+        mut request: Request<ReceivedBody>,
         peer: &Peer,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {
@@ -305,7 +305,7 @@ impl Proxy {
     }
 
     /// A control request with its body in memory.
-    async fn whole(&self, request: Request<Incoming>) -> Result<Control, Stop> {
+    async fn whole(&self, request: Request<ReceivedBody>) -> Result<Control, Stop> {
         let (parts, body) = request.into_parts();
         let body = body::collect(&parts.headers, body, &self.budget.whole_body(), &self.drain)
             .await

@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 
 use super::{
     Error, Pin, Proxy,
@@ -47,7 +47,7 @@ impl Proxy {
     pub(super) async fn read(
         &self,
         path: StreamPath,
-        request: Request<Incoming>,
+        request: Request<ReceivedBody>,
         caller: &Caller,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {

@@ -32,6 +32,7 @@ use super::{
 use crate::{
     body::Cutoff,
     drain::Drain,
+    received::ReceivedBody,
     telemetry::{label::HandshakeFailure, metrics::Metrics},
 };
 
@@ -150,7 +151,8 @@ impl<H: Handler> Shared<H> {
         let service = {
             let (handler, requested) = (Arc::clone(&self.handler), Arc::clone(&requested));
             let cutoff = cutoff.clone();
-            service_fn(move |mut request: Request<Incoming>| {
+            service_fn(move |request: Request<Incoming>| {
+                let mut request = ReceivedBody::of_request(request);
                 requested.store(true, Ordering::Relaxed);
                 body.note(&request);
                 request.extensions_mut().insert(cutoff.clone());

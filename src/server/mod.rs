@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 use hyper_util::{
     rt::TokioExecutor,
     server::{conn::auto, graceful::GracefulShutdown},
@@ -60,13 +60,13 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers one request. Dropped when the client goes away before the response's head.
     fn handle(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<ReceivedBody>,
         peer: Peer,
     ) -> impl Future<Output = Response<Body>> + Send;
 }
 
 impl Handler for Proxy {
-    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    async fn handle(self: Arc<Self>, request: Request<ReceivedBody>, peer: Peer) -> Response<Body> {
         Proxy::handle(&self, request, &peer).await
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 use tokio::sync::oneshot;
 
 use super::{Body, BoxError, Error, endpoint::Destination, lease::Lease};
@@ -98,7 +98,7 @@ impl http_body::Body for RequestBody {
 /// A response body from upstream. It holds its place on the connection until it ends or is dropped;
 /// dropping it early cancels the exchange upstream.
 pub struct ResponseBody {
-    inner: Incoming,
+    inner: ReceivedBody,
     from: Destination,
     metrics: Arc<Metrics>,
     held: Option<(Lease, Exchange)>,
@@ -106,7 +106,7 @@ pub struct ResponseBody {
 
 impl ResponseBody {
     pub(super) fn new(
-        inner: Incoming,
+        inner: ReceivedBody,
         from: Destination,
         lease: Lease,
         exchange: Exchange,

@@ -13,7 +13,7 @@ use http::{
     uri::{PathAndQuery, Uri},
 };
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 use tokio::time::error::Elapsed;
 
 pub use self::{
@@ -83,7 +83,7 @@ pub enum Error {
         /// The upstream's host and port.
         authority: String,
         /// What broke.
-        source: hyper::Error,
+        source: BoxError,
     },
     /// The upstream wants the client to go elsewhere, which would take keys and plaintext along. S2
     /// does not redirect.
@@ -274,10 +274,10 @@ impl Error {
         }
     }
 
-    fn lost(to: &Destination, source: hyper::Error) -> Self {
+    fn lost(to: &Destination, source: impl Into<BoxError>) -> Self {
         Self::Lost {
             authority: to.to_string(),
-            source,
+            source: source.into(),
         }
     }
 
@@ -296,7 +296,7 @@ impl Error {
 }
 
 enum Outcome {
-    Answered(Response<Incoming>, Lease),
+    Answered(Response<ReceivedBody>, Lease),
     /// The connection closed before it took the request.
     Unsent(Request<RequestBody>, hyper::Error),
     Failed(hyper::Error),
@@ -326,7 +326,7 @@ async fn send_on(
         }
     };
     Ok(match answer {
-        Ok(response) => Outcome::Answered(response, lease),
+        Ok(response) => Outcome::Answered(ReceivedBody::of_response(response), lease),
         Err(mut failure) => match failure.take_message() {
             Some(mut unsent) => {
                 unsent.headers_mut().remove(header::HOST);

@@ -13,7 +13,7 @@ use futures_util::stream;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 use tokio::{
     sync::{
         Notify,
@@ -63,7 +63,7 @@ impl Proxy {
     pub(super) async fn append_session(
         &self,
         path: StreamPath,
-        request: Request<Incoming>,
+        request: Request<ReceivedBody>,
         caller: &Caller,
         asked: &Asked,
     ) -> Result<Response<Body>, Stop> {

@@ -12,7 +12,7 @@
 //! | with a body, names a plain basin | yes |
 
 use http::{HeaderMap, Request, Response, Uri, header, uri::PathAndQuery};
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 
 use super::Untouched;
 use crate::{
@@ -53,7 +53,7 @@ impl Proxy {
     pub(in crate::proxy) async fn forward_unknown(
         &self,
         basin: Option<BasinName>,
-        request: Request<Incoming>,
+        request: Request<ReceivedBody>,
         caller: &Caller,
     ) -> Result<Response<Body>, Stop> {
         let (mut parts, body) = request.into_parts();

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{Response, StatusCode};
 use humantime_serde::re::humantime;
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -83,7 +83,7 @@ impl Admin {
         Ok(answer::json(StatusCode::OK, &listed))
     }
 
-    pub(super) async fn issue_api_key(&self, pass: Arc<Pass>, body: Incoming) -> Outcome {
+    pub(super) async fn issue_api_key(&self, pass: Arc<Pass>, body: ReceivedBody) -> Outcome {
         let form =
             "{\"scopes\":[\"append\",\"read\",\"manage\"],\"label\":…,\"expires_in\":\"30d\"}";
         let asked: Issue = parse(body, form).await?;
@@ -97,7 +97,7 @@ impl Admin {
         Ok(show(&pass, &issued, None))
     }
 
-    pub(super) async fn rotate_api_key(&self, pass: Arc<Pass>, body: Incoming) -> Outcome {
+    pub(super) async fn rotate_api_key(&self, pass: Arc<Pass>, body: ReceivedBody) -> Outcome {
         let asked: Rotate = parse(body, "{\"id\":…,\"grace\":\"24h\"}, both optional").await?;
         let grace = span("grace", asked.grace.as_deref())?.unwrap_or(GRACE);
         let (proxy, by) = (Arc::clone(&self.parts.proxy), Arc::clone(&pass));
@@ -113,7 +113,7 @@ impl Admin {
         Ok(show(&pass, &rotated.issued, Some(replaces)))
     }
 
-    pub(super) async fn revoke_api_key(&self, pass: Arc<Pass>, body: Incoming) -> Outcome {
+    pub(super) async fn revoke_api_key(&self, pass: Arc<Pass>, body: ReceivedBody) -> Outcome {
         let asked: Revoke = parse(body, "{\"id\":…,\"force\":true}, force being optional").await?;
         let (proxy, id, force) = (Arc::clone(&self.parts.proxy), asked.id.clone(), asked.force);
         let revoking = async move { proxy.revoke_api_key(&pass, &id, force).await };

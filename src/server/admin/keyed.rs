@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 
 use super::{Admin, api::Refused, not_found, wrong_method};
 use crate::{
@@ -43,7 +43,7 @@ fn is_for_api_keys(path: &str) -> bool {
 
 impl Admin {
     /// Answers a call that an API key authorises.
-    pub(super) async fn keyed(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn keyed(&self, request: Request<ReceivedBody>) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
         let pass = match self.manager(&mut parts.headers).await {
             Ok(pass) => pass,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -48,7 +48,7 @@ struct BrokenOff<'a> {
 }
 
 impl Admin {
-    pub(super) async fn rotate_master(&self, pass: Arc<Pass>, body: Incoming) -> Outcome {
+    pub(super) async fn rotate_master(&self, pass: Arc<Pass>, body: ReceivedBody) -> Outcome {
         let asked: RotateMaster = parse(body, "{}, or {\"finish\":2} to end it").await?;
         let turn = Arc::clone(&self.master_changes).try_acquire_owned();
         let turn = turn.map_err(|_| {

@@ -27,7 +27,7 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 use tokio::sync::Semaphore;
 
 use self::{
@@ -162,7 +162,7 @@ impl AdminServer {
 }
 
 impl Handler for Admin {
-    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    async fn handle(self: Arc<Self>, request: Request<ReceivedBody>, peer: Peer) -> Response<Body> {
         let is_head = *request.method() == Method::HEAD;
         let response = self.answer(request, peer).await;
         match is_head {
@@ -173,7 +173,7 @@ impl Handler for Admin {
 }
 
 impl Admin {
-    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    async fn answer(&self, request: Request<ReceivedBody>, peer: Peer) -> Response<Body> {
         let path = request.uri().path();
         if keyed::takes_api_key(&request) {
             return match self.access.check_keyed(&request, &peer) {
@@ -215,7 +215,7 @@ impl Admin {
         }
     }
 
-    async fn call(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn call(&self, request: Request<ReceivedBody>) -> Response<Body> {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let posts = *request.method() == Method::POST;
         let query = request.uri().query();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{Method, Request, StatusCode};
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -40,7 +40,7 @@ impl Admin {
         Ok(answer::json(StatusCode::OK, &Rows { rows, next }))
     }
 
-    pub(super) async fn create_project(&self, request: Request<Incoming>) -> Outcome {
+    pub(super) async fn create_project(&self, request: Request<ReceivedBody>) -> Outcome {
         let form = "{\"name\":…,\"again\":true}, again being optional";
         let asked: Create = parse(request.into_body(), form).await?;
         let name: ProjectName = asked

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 use serde::Deserialize;
 
 use super::{
@@ -42,7 +42,7 @@ struct SetCipher {
 }
 
 impl Admin {
-    pub(super) async fn unpin(&self, body: Incoming) -> Outcome {
+    pub(super) async fn unpin(&self, body: ReceivedBody) -> Outcome {
         let asked: Named = parse(body, "{\"basin\":…,\"stream\":…}").await?;
         let path = named(&asked.basin, &asked.stream)?;
         match self.apply(path, Event::Unpinned).await? {
@@ -63,7 +63,7 @@ impl Admin {
     }
 
     /// Records a stream as plain. With `dry_run`, says what is recorded of it.
-    pub(super) async fn admit_stream(&self, body: Incoming) -> Outcome {
+    pub(super) async fn admit_stream(&self, body: ReceivedBody) -> Outcome {
         let form =
             "{\"basin\":…,\"stream\":…,\"created_at\":…}, or \"dry_run\":true for created_at";
         let asked: Admit = parse(body, form).await?;
@@ -95,7 +95,7 @@ impl Admin {
         }
     }
 
-    pub(super) async fn set_cipher(&self, body: Incoming) -> Outcome {
+    pub(super) async fn set_cipher(&self, body: ReceivedBody) -> Outcome {
         let form = "{\"basin\":…,\"stream\":…,\"cipher\":\"aegis-256\"|\"aes-256-gcm\"|\"none\"}";
         let asked: SetCipher = parse(body, form).await?;
         let path = named(&asked.basin, &asked.stream)?;

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
-use hyper::body::Incoming;
+use crate::received::ReceivedBody;
 use serde::Deserialize;
 
 use super::{
@@ -37,7 +37,7 @@ struct Shred {
 impl Admin {
     /// With an API key for streams of its project, without one, as the operator, for those whose keys the key
     /// management service holds.
-    pub(super) async fn rotate_key(&self, pass: Option<Arc<Pass>>, body: Incoming) -> Outcome {
+    pub(super) async fn rotate_key(&self, pass: Option<Arc<Pass>>, body: ReceivedBody) -> Outcome {
         let asked: RotateKey = parse(body, "{\"basin\":…,\"stream\":…}").await?;
         let path = named(&asked.basin, &asked.stream)?;
         let proxy = Arc::clone(&self.parts.proxy);
@@ -52,7 +52,7 @@ impl Admin {
     }
 
     /// Likewise.
-    pub(super) async fn shred(&self, pass: Option<Arc<Pass>>, body: Incoming) -> Outcome {
+    pub(super) async fn shred(&self, pass: Option<Arc<Pass>>, body: ReceivedBody) -> Outcome {
         let form = "{\"basin\":…,\"stream\":…,\"before\":2}, before being optional";
         let asked: Shred = parse(body, form).await?;
         let path = named(&asked.basin, &asked.stream)?;
