@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{Request, header};
 use crate::received::ReceivedBody;
+use http::{Request, header};
 
 use super::{
     Error, Peer, Proxy,

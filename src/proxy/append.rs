@@ -5,9 +5,9 @@ mod session;
 
 use std::time::Duration;
 
+use crate::received::ReceivedBody;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
-use crate::received::ReceivedBody;
 
 use super::{
     Error, Proxy,
@@ -24,7 +24,7 @@ use crate::{
     project::Scope,
     registry::{self, Access, Claim, Lookup, Purpose, SealedStream, rules::KeySource},
     stream::StreamPath,
-    upstream::{Body, ResponseBody, Target, Upstream},
+    upstream::{Body, InMemory, ResponseBody, Target, Upstream},
     wire::{
         json::{self, Format},
         media::Media,
@@ -299,6 +299,9 @@ impl Proxy {
         headers.insert(header::CONTENT_TYPE, value.clone());
         headers.insert(header::ACCEPT, value);
         parts.method = Method::POST;
+        if media != Media::S2s {
+            parts.extensions.insert(InMemory);
+        }
         let request = Request::from_parts(parts, body.into_body());
         let sent = self.upstream.send(Target::Basin(&path.basin), request);
         self.upstream

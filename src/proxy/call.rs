@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     telemetry::label::Operation,
-    upstream::{self, Body, ResponseBody, Target, Upstream},
+    upstream::{self, Body, ClientAddress, InMemory, ResponseBody, Target, Upstream},
     wire::media::Media,
 };
 
@@ -137,6 +137,7 @@ pub struct Caller {
     upstream: Upstream,
     operation: Operation,
     authorization: Option<HeaderValue>,
+    client: Option<ClientAddress>,
     /// The client, and its rights.
     principal: Principal,
     /// The request's id and its place in a trace.
@@ -160,11 +161,21 @@ impl Caller {
             upstream: upstream.clone(),
             operation,
             principal,
+            client: None,
             authorization: authorization.map(|mut value| {
                 value.set_sensitive(true);
                 value
             }),
             origin: ORIGIN.into_iter().filter_map(origin).collect(),
+        }
+    }
+
+    /// Lets the calls share the connections of a client.
+    #[must_use]
+    pub fn in_name_of(self, client: ClientAddress) -> Self {
+        Self {
+            client: Some(client),
+            ..self
         }
     }
 
@@ -219,7 +230,7 @@ impl Caller {
         self.exchange(target, request).await
     }
 
-    /// Sends `request` and reads the whole answer.
+    /// Sends `request`, whose body is in memory, and reads the whole answer.
     ///
     /// # Errors
     /// [`Error`] when there is no whole answer in time.
@@ -229,6 +240,10 @@ impl Caller {
         mut request: Request<Body>,
     ) -> Result<Response<Bytes>, Error> {
         request.extensions_mut().insert(self.operation);
+        request.extensions_mut().insert(InMemory);
+        if let Some(client) = self.client {
+            request.extensions_mut().insert(client);
+        }
         if let Some(credential) = self.pass().and_then(|pass| pass.credential()) {
             request.extensions_mut().insert(credential);
         }

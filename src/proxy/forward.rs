@@ -5,10 +5,10 @@ mod first_ack;
 mod plain_body;
 mod unknown;
 
+use crate::received::ReceivedBody;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header, request};
 use http_body_util::BodyExt as _;
-use crate::received::ReceivedBody;
 
 use self::{bound::bound, first_ack::FirstAck, plain_body::PlainBody};
 use super::{

@@ -23,8 +23,8 @@ pub mod view;
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Method, Request, Response, header};
 use crate::received::ReceivedBody;
+use http::{Method, Request, Response, header};
 use tokio::sync::Semaphore;
 
 pub use error::{Code, Error};
@@ -52,7 +52,7 @@ use crate::{
     store::{KeyKnown, Store},
     stream::StreamPath,
     telemetry::{metrics::Metrics, sinks::Sinks},
-    upstream::{Body, Upstream},
+    upstream::{Body, ClientAddress, Upstream},
     wire::{compression::RequestEncoding, record::Fit},
 };
 
@@ -248,7 +248,10 @@ impl Proxy {
         // Goes with the request to the upstream's metrics.
         let operation = asked.exchange.operation();
         request.extensions_mut().insert(operation);
+        let client = ClientAddress(peer.address);
+        request.extensions_mut().insert(client);
         let caller = Caller::new(&self.upstream, request.headers(), operation, principal);
+        let caller = caller.in_name_of(client);
         // In boxes: their states are large, and this function's would be the largest of them.
         match route {
             Route::Append(path) => Box::pin(self.append(path, request, &caller, asked)).await,

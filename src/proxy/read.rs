@@ -3,12 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::received::ReceivedBody;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use crate::received::ReceivedBody;
 
 use super::{
     Error, Pin, Proxy,

@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
 use crate::received::ReceivedBody;
+use http::{Request, Response};
 use hyper_util::{
     rt::TokioExecutor,
     server::{conn::auto, graceful::GracefulShutdown},

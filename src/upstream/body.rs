@@ -8,15 +8,23 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
+use crate::received::ReceivedBody;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use crate::received::ReceivedBody;
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Sleep, sleep},
+};
 
 use super::{Body, BoxError, Error, endpoint::Destination, lease::Lease};
 use crate::telemetry::{label::UpstreamFailure, metrics::Metrics};
+
+/// Time between the end of a body that breaks off and the reset of its request, while the head of the answer is due:
+/// servers end connections on which many requests are reset before they are accepted.
+const RESET_DELAY: Duration = Duration::from_millis(250);
 
 /// A request body on its way upstream.
 ///
@@ -26,6 +34,9 @@ pub(super) struct RequestBody {
     inner: Body,
     over: oneshot::Receiver<Infallible>,
     own_fault: OwnFault,
+    is_answered: Arc<AtomicBool>,
+    /// Why it broke off, and when that is passed on.
+    broken: Option<(BoxError, Pin<Box<Sleep>>)>,
 }
 
 /// Whether an exchange broke off because its own request body did: no failure of the upstream's.
@@ -42,6 +53,7 @@ impl OwnFault {
 pub(super) struct Exchange {
     _over: oneshot::Sender<Infallible>,
     own_fault: OwnFault,
+    is_answered: Arc<AtomicBool>,
 }
 
 /// The exchange was over before its request body.
@@ -52,16 +64,44 @@ struct ExchangeOver;
 impl RequestBody {
     pub(super) fn new(inner: Body, own_fault: OwnFault) -> (Self, Exchange) {
         let (alive, over) = oneshot::channel();
+        let is_answered = Arc::new(AtomicBool::new(false));
         let body = Self {
             inner,
             over,
             own_fault: own_fault.clone(),
+            is_answered: Arc::clone(&is_answered),
+            broken: None,
         };
         let exchange = Exchange {
             _over: alive,
             own_fault,
+            is_answered,
         };
         (body, exchange)
+    }
+
+    /// The body that it was made of. Nothing of it was sent.
+    pub(super) fn into_inner(self) -> Body {
+        self.inner
+    }
+
+    /// Breaks off: at once when the head of the answer has arrived, else after [`RESET_DELAY`].
+    fn poll_broken(
+        &mut self,
+        error: BoxError,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.is_answered.load(Ordering::Relaxed) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let mut delay = Box::pin(sleep(RESET_DELAY));
+        match delay.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Some(Err(error))),
+            Poll::Pending => {
+                self.broken = Some((error, delay));
+                Poll::Pending
+            }
+        }
     }
 }
 
@@ -73,14 +113,18 @@ impl http_body::Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some((_, delay)) = &mut self.broken {
+            ready!(delay.as_mut().poll(cx));
+            return Poll::Ready(self.broken.take().map(|(error, _)| Err(error)));
+        }
         if Pin::new(&mut self.over).poll(cx).is_ready() {
-            return Poll::Ready(Some(Err(ExchangeOver.into())));
+            return self.poll_broken(ExchangeOver.into(), cx);
         }
         match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
             Some(Ok(frame)) if frame.is_trailers() => Poll::Ready(None),
             Some(Err(error)) => {
                 self.own_fault.0.store(true, Ordering::Relaxed);
-                Poll::Ready(Some(Err(error)))
+                self.poll_broken(error, cx)
             }
             frame => Poll::Ready(frame),
         }
@@ -112,6 +156,7 @@ impl ResponseBody {
         exchange: Exchange,
         metrics: Arc<Metrics>,
     ) -> Self {
+        exchange.is_answered.store(true, Ordering::Relaxed);
         let mut body = Self {
             inner,
             from,

@@ -1,11 +1,13 @@
 //! Opening one connection: TCP, TLS where asked for, and the HTTP version the two sides agree on.
 
 use std::{
+    io,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -14,13 +16,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prometheus::IntGauge;
 use rustls_pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_rustls::TlsConnector;
 
-use super::{body::RequestBody, endpoint::Destination};
+use super::{
+    body::RequestBody,
+    connect::{Preferred, connect},
+    endpoint::Destination,
+};
 use crate::telemetry::{
     label::Protocol,
     metrics::{Each, Held},
@@ -44,9 +49,22 @@ const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
 const SEND_BUFFER: usize = 256 * 1024;
 /// Header bytes accepted in a response: what s2-lite itself accepts in a request.
 const MAX_HEADER_LIST: u32 = 16 * 1024;
-/// How often a busy connection is checked, and how long the answer may take: S2's own clients'.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// Time without a byte from the peer after which a busy connection is asked for a sign of life, and the time that
+/// the answer may take. The interval is short, so that other requests leave a dead connection within 3 s
+/// ([`SUSPECT_AFTER`]). The limit is that of S2's own clients: a peer that pauses for some seconds loses nothing.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time without a byte from the peer of a busy connection after which it takes no new requests until one arrives. A
+/// living peer answers a ping before.
+const SUSPECT_AFTER: Duration = Duration::from_millis(2_600);
+/// Time without a byte from the peer after which a request that can be repeated is also sent elsewhere.
+const STALL: Duration = Duration::from_secs(1);
+/// Cancelled requests after which a connection takes no further ones. Peers count resets over the life of a
+/// connection: h2 ends one after 1,024 stream errors, and other servers have lower limits.
+const MAX_RESETS: usize = 200;
+/// Streams that this side reset and whose late frames are ignored: all that one connection can have until it is
+/// retired. A late frame of a stream beyond them would count as an error of the peer.
+const MAX_RESET_STREAMS: usize = MAX_RESETS + MAX_STREAMS;
 /// hyper has no event for "the settings have arrived", so a new connection is looked at this often.
 const SETTINGS_POLL: Duration = Duration::from_millis(1);
 /// Stands for "no settings yet": a limit that no peer would state.
@@ -68,10 +86,18 @@ pub(super) struct Load {
     /// The peer's own limit.
     limit: AtomicUsize,
     now: Mutex<Now>,
+    opened: Instant,
+    /// When the last byte of the peer arrived, in milliseconds after `opened`.
+    last_read: AtomicU64,
+    /// Requests that this side cancelled.
+    resets: AtomicUsize,
+    /// The peer announced its end, or there were too many resets.
+    is_retired: AtomicBool,
 }
 
 struct Now {
     streams: usize,
+    /// When `streams` last became 0, or left 0.
     since: Instant,
 }
 
@@ -86,14 +112,16 @@ pub(super) type OpenNow = Each<Protocol, IntGauge>;
 pub(super) async fn open(
     to: &Destination,
     tls: &TlsConnector,
+    preferred: &Preferred,
     open_now: &OpenNow,
     sweep: impl Fn() + Send + 'static,
 ) -> Result<Connection, String> {
+    let mut address = None;
     let opening = async {
-        let tcp = TcpStream::connect((to.host(), to.port()))
+        let tcp = connect((to.host(), to.port()), preferred)
             .await
             .map_err(|error| error.to_string())?;
-        tcp.set_nodelay(true).map_err(|error| error.to_string())?;
+        address = tcp.peer_addr().ok().map(|address| address.ip());
         if !to.tls {
             return http2_on(tcp, open_now, sweep).await;
         }
@@ -107,19 +135,26 @@ pub(super) async fn open(
             _ => http1_on(io, open_now, sweep).await,
         }
     };
-    timeout(CONNECT_TIMEOUT, opening)
+    let opened = timeout(CONNECT_TIMEOUT, opening)
         .await
-        .unwrap_or_else(|_| Err(format!("no connection within {CONNECT_TIMEOUT:?}")))
+        .unwrap_or_else(|_| Err(format!("no connection within {CONNECT_TIMEOUT:?}")));
+    preferred.set(address.filter(|_| opened.is_ok()));
+    opened
 }
 
 impl Load {
-    fn new(limit: usize) -> Self {
+    fn new() -> Self {
+        let opened = Instant::now();
         Self {
-            limit: AtomicUsize::new(limit),
+            limit: AtomicUsize::new(0),
             now: Mutex::new(Now {
                 streams: 0,
-                since: Instant::now(),
+                since: opened,
             }),
+            opened,
+            last_read: AtomicU64::new(0),
+            resets: AtomicUsize::new(0),
+            is_retired: AtomicBool::new(false),
         }
     }
 
@@ -128,14 +163,68 @@ impl Load {
         let limit = self.limit.load(Ordering::Relaxed).min(MAX_STREAMS);
         let mut now = self.now();
         let free = now.streams < limit;
+        if free && now.streams == 0 {
+            now.since = Instant::now();
+        }
         now.streams += usize::from(free);
         free
     }
 
-    pub(super) fn release(&self) {
+    /// Gives a place back. `is_whole` says that the answer was received to its end: otherwise the request was, or may
+    /// have been, reset.
+    pub(super) fn release(&self, is_whole: bool) {
+        if !is_whole && self.resets.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_RESETS {
+            self.retire();
+        }
         let mut now = self.now();
         now.streams = now.streams.saturating_sub(1);
-        now.since = Instant::now();
+        if now.streams == 0 {
+            now.since = Instant::now();
+        }
+    }
+
+    /// Lets the requests that are running end, and takes no others.
+    pub(super) fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Relaxed)
+    }
+
+    /// The requests that are running.
+    pub(super) fn streams(&self) -> usize {
+        self.now().streams
+    }
+
+    /// Whether the peer should have given a sign of life and did not.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.quiet() > SUSPECT_AFTER
+    }
+
+    /// Waits until the peer of a busy connection has sent nothing for [`STALL`].
+    pub(super) async fn stalled(&self) {
+        let mut wait = STALL;
+        while !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+            wait = STALL.saturating_sub(self.quiet());
+        }
+    }
+
+    /// Time since the last byte of the peer, or since the connection became busy. Zero while it is idle.
+    fn quiet(&self) -> Duration {
+        let now = self.now();
+        if now.streams == 0 {
+            return Duration::ZERO;
+        }
+        let last_read = Duration::from_millis(self.last_read.load(Ordering::Relaxed));
+        let last_read = self.opened + last_read;
+        last_read.max(now.since).elapsed()
+    }
+
+    fn note_read(&self) {
+        let after = self.opened.elapsed().as_millis();
+        self.last_read.store(after as u64, Ordering::Relaxed);
     }
 
     /// How long there has been no request on the connection.
@@ -160,6 +249,11 @@ async fn http2_on<I>(
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let load = Arc::new(Load::new());
+    let io = Watched {
+        io,
+        load: Arc::clone(&load),
+    };
     let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_max_send_streams(SETTINGS_PENDING)
@@ -167,6 +261,8 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(MAX_HEADER_LIST)
+        .max_concurrent_reset_streams(MAX_RESET_STREAMS)
+        .max_local_error_reset_streams(None)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .handshake::<_, RequestBody>(TokioIo::new(io))
@@ -184,7 +280,7 @@ where
     if limit == 0 {
         return Err("the peer accepts no HTTP/2 streams".to_owned());
     }
-    let load = Arc::new(Load::new(limit));
+    load.limit.store(limit, Ordering::Relaxed);
     let stated = Arc::clone(&load);
     let driver = std::future::poll_fn(move |cx| {
         let over = Pin::new(&mut connection).poll(cx);
@@ -228,4 +324,52 @@ async fn drive(connection: impl Future<Output = ()>, _held: Held, sweep: impl Fn
         }
     }
     sweep();
+}
+
+/// The bytes of one connection. Notes when some arrive.
+struct Watched<I> {
+    io: I,
+    load: Arc<Load>,
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
+        self.load.note_read();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
 }

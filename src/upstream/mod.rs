@@ -1,6 +1,7 @@
 //! Requests to the upstream store: connection pool, TLS, and what may and may not leave the process.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -8,15 +9,12 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{
-    HeaderValue, Request, Response, StatusCode, Version, header,
-    uri::{PathAndQuery, Uri},
-};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
-use crate::received::ReceivedBody;
 use tokio::time::error::Elapsed;
 
 pub use self::{
+    attempt::InMemory,
     body::ResponseBody,
     config::{Config, ConfigError, TlsConfig},
     headers::Credential,
@@ -24,10 +22,7 @@ pub use self::{
     probe::{Probed, Reach},
 };
 use self::{
-    body::{OwnFault, RequestBody},
-    endpoint::Destination,
-    lease::{Lease, Lent},
-    live::Inner,
+    attempt::Payload, body::OwnFault, endpoint::Destination, host::Lane, live::Inner, way::Way,
 };
 use crate::{
     stream::BasinName,
@@ -38,11 +33,14 @@ use crate::{
 };
 
 mod answer;
+mod attempt;
 mod body;
 mod config;
+mod connect;
 mod connection;
 mod endpoint;
 mod headers;
+mod host;
 mod lease;
 mod live;
 mod pool;
@@ -50,6 +48,7 @@ mod probe;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod way;
 
 /// Why a body could not be produced.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -65,6 +64,11 @@ pub enum Target<'a> {
     /// Calls inside one basin.
     Basin(&'a BasinName),
 }
+
+/// The client's end of its connection, by which requests share connections to the upstream. An extension of the
+/// request.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientAddress(pub SocketAddr);
 
 /// Why there is no response from upstream.
 #[derive(Debug, thiserror::Error)]
@@ -134,12 +138,16 @@ impl Upstream {
     /// Sends `request` and returns the response's head as soon as it is there.
     ///
     /// Path and query go out byte for byte; scheme, host and version of the request are ignored. Header
-    /// hygiene is done here, in both directions. A request that the connection gives back unsent is sent
-    /// once more on a new connection, and in no other case. There is no timeout but the one on connecting.
-    /// Dropping the future or the response body cancels the exchange upstream.
+    /// hygiene is done here, in both directions. There is no timeout but the one on connecting. Dropping the future
+    /// or the response body cancels the exchange upstream.
     ///
-    /// An [`Operation`] among the request's extensions says what its time is counted as, and a
-    /// [`Credential`] which token it goes with in place of the configured one.
+    /// A request is sent again on a new connection when the upstream certainly did not process it and its body is
+    /// in memory. A request without a body that only reads is sent once more after any loss before the head of its
+    /// answer, and also elsewhere while its connection is silent.
+    ///
+    /// Extensions of the request: [`Operation`] is the label of its time, [`Credential`] the token in place of the
+    /// configured one, [`ClientAddress`] the client whose connections it shares, [`InMemory`] the promise that its
+    /// body is in memory.
     ///
     /// # Errors
     ///
@@ -212,40 +220,45 @@ impl Upstream {
             .path_and_query()
             .cloned()
             .ok_or(Error::Request("it has no path"))?;
+        let client = request.extensions_mut().remove::<ClientAddress>();
+        let lane = Lane {
+            client: client.map(|client| client.0),
+            is_session: is_session(request.headers()),
+        };
+        let is_in_memory = request.extensions_mut().remove::<InMemory>().is_some();
         request.extensions_mut().clear();
         let host = inner.pool.host(&to)?;
         drop(inner);
-        let (parts, body) = request.into_parts();
-        let (body, exchange) = RequestBody::new(body, own_fault.clone());
-        let mut request = Request::from_parts(parts, body);
-        let mut retry_from = None;
-        loop {
-            let lent = host.lend(retry_from).await?;
-            match send_on(lent, &to, &path, request).await? {
-                Outcome::Answered(response, lease) => {
-                    let (mut parts, body) = response.into_parts();
-                    if parts.status.is_redirection() && parts.status != StatusCode::NOT_MODIFIED {
-                        let authority = to.to_string();
-                        return Err(Error::Redirect { authority });
-                    }
-                    headers::clean_response(&mut parts.headers);
-                    let authority = to.to_string();
-                    let metrics = Arc::clone(&self.metrics);
-                    let mut body = ResponseBody::new(body, to, lease, exchange, metrics);
-                    if !answer::is_passive(&parts.headers, &mut body).await? {
-                        return Err(Error::ContentType { authority });
-                    }
-                    return Ok(Response::from_parts(parts, body));
-                }
-                Outcome::Unsent(back, _) if retry_from.is_none() => {
-                    request = back;
-                    retry_from = Some(Instant::now());
-                }
-                Outcome::Unsent(_, error) => return Err(Error::connect(&to, error.to_string())),
-                Outcome::Failed(error) => return Err(Error::after_send(&to, error)),
-            }
+        let payload = Payload::of(request, is_in_memory).await;
+        let payload = payload.map_err(|_| Error::Request("its body broke off"))?;
+        let way = Way {
+            host,
+            lane,
+            to: to.clone(),
+            path,
+            own_fault: own_fault.clone(),
+        };
+        let (response, lease, exchange) = way.send(payload).await?;
+        let (mut parts, body) = response.into_parts();
+        if parts.status.is_redirection() && parts.status != StatusCode::NOT_MODIFIED {
+            let authority = to.to_string();
+            return Err(Error::Redirect { authority });
         }
+        headers::clean_response(&mut parts.headers);
+        let authority = to.to_string();
+        let metrics = Arc::clone(&self.metrics);
+        let mut body = ResponseBody::new(body, to, lease, exchange, metrics);
+        if !answer::is_passive(&parts.headers, &mut body).await? {
+            return Err(Error::ContentType { authority });
+        }
+        Ok(Response::from_parts(parts, body))
     }
+}
+
+/// Whether a request opens a session: frames or server-sent events, which last.
+fn is_session(headers: &HeaderMap) -> bool {
+    let is = |name, media| headers.get(name).is_some_and(|value| value == media);
+    is(header::CONTENT_TYPE, "s2s/proto") || is(header::ACCEPT, "text/event-stream")
 }
 
 impl std::fmt::Debug for Upstream {
@@ -280,59 +293,4 @@ impl Error {
             source: source.into(),
         }
     }
-
-    /// Sorts a failure of a request that was handed to its connection.
-    fn after_send(to: &Destination, error: hyper::Error) -> Self {
-        // REFUSED_STREAM is the peer's promise that it did nothing (RFC 9113 section 8.7). hyper shows
-        // the reason only as text; should the text change, the error merely becomes the careful one.
-        const REFUSED: &str =
-            "stream error received: refused stream before processing any application logic";
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        match cause.as_deref() {
-            Some(REFUSED) => Self::connect(to, "the stream was refused"),
-            _ => Self::lost(to, error),
-        }
-    }
-}
-
-enum Outcome {
-    Answered(Response<ReceivedBody>, Lease),
-    /// The connection closed before it took the request.
-    Unsent(Request<RequestBody>, hyper::Error),
-    Failed(hyper::Error),
-}
-
-async fn send_on(
-    lent: Lent,
-    to: &Destination,
-    path: &PathAndQuery,
-    mut request: Request<RequestBody>,
-) -> Result<Outcome, Error> {
-    let (answer, lease) = match lent {
-        Lent::Http2(mut sender, slot) => {
-            *request.version_mut() = Version::HTTP_2;
-            *request.uri_mut() = to.uri(path.clone())?;
-            let answer = sender.try_send_request(request).await;
-            (answer, Lease::Http2 { _slot: slot })
-        }
-        Lent::Http1(mut sender, lease) => {
-            *request.version_mut() = Version::HTTP_11;
-            *request.uri_mut() = Uri::from(path.clone());
-            let host = HeaderValue::from_str(to.authority.as_str())
-                .map_err(|_| Error::Request("its host is not a header value"))?;
-            request.headers_mut().insert(header::HOST, host);
-            let answer = sender.try_send_request(request).await;
-            (answer, Lease::Http1(sender, lease))
-        }
-    };
-    Ok(match answer {
-        Ok(response) => Outcome::Answered(ReceivedBody::of_response(response), lease),
-        Err(mut failure) => match failure.take_message() {
-            Some(mut unsent) => {
-                unsent.headers_mut().remove(header::HOST);
-                Outcome::Unsent(unsent, failure.into_error())
-            }
-            None => Outcome::Failed(failure.into_error()),
-        },
-    })
 }

@@ -8,12 +8,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
+use crate::received::ReceivedBody;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use crate::received::ReceivedBody;
 use tokio::{
     sync::{
         Notify,

@@ -11,8 +11,8 @@
 //! | with a body, names a basin where a record is or would be sealed, also in path or query | no |
 //! | with a body, names a plain basin | yes |
 
-use http::{HeaderMap, Request, Response, Uri, header, uri::PathAndQuery};
 use crate::received::ReceivedBody;
+use http::{HeaderMap, Request, Response, Uri, header, uri::PathAndQuery};
 
 use super::Untouched;
 use crate::{

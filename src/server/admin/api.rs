@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
+use crate::received::ReceivedBody;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use crate::received::ReceivedBody;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
@@ -86,7 +86,10 @@ pub(super) fn named(basin: &str, stream: &str) -> Result<StreamPath, Refused> {
 }
 
 /// What a request asks for in its body. What is wrong with it is not quoted.
-pub(super) async fn parse<T: DeserializeOwned>(body: ReceivedBody, form: &str) -> Result<T, Refused> {
+pub(super) async fn parse<T: DeserializeOwned>(
+    body: ReceivedBody,
+    form: &str,
+) -> Result<T, Refused> {
     let body = Limited::new(body, MAX_BODY_BYTES).collect();
     let body = match timeout(super::BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => body.to_bytes(),

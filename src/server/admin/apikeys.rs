@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::received::ReceivedBody;
 use http::{Response, StatusCode};
 use humantime_serde::re::humantime;
-use crate::received::ReceivedBody;
 use serde::{Deserialize, Serialize};
 
 use super::{

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use crate::received::ReceivedBody;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 
 use super::{Admin, api::Refused, not_found, wrong_method};
 use crate::{

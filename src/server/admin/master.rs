@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::received::ReceivedBody;
 use futures_util::future::BoxFuture;
 use http::{Response, StatusCode};
-use crate::received::ReceivedBody;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 

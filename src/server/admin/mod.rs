@@ -26,8 +26,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use crate::received::ReceivedBody;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::sync::Semaphore;
 
 use self::{

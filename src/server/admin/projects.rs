@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, StatusCode};
 use crate::received::ReceivedBody;
+use http::{Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::{

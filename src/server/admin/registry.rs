@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use crate::received::ReceivedBody;
+use http::StatusCode;
 use serde::Deserialize;
 
 use super::{

@@ -3,8 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::StatusCode;
 use crate::received::ReceivedBody;
+use http::StatusCode;
 use serde::Deserialize;
 
 use super::{

@@ -28,7 +28,7 @@ struct Echo {
 }
 
 impl Handler for Echo {
-    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    async fn handle(self: Arc<Self>, request: Request<ReceivedBody>, peer: Peer) -> Response<Body> {
         self.peers.lock().unwrap().push(peer);
         if request.uri().path() == "/wait" {
             self.arrived.notify_one();

@@ -41,8 +41,36 @@ async fn peer_without_http2_means_nothing_was_sent() {
     assert!(matches!(error, Error::Connect { .. }), "{error}");
 }
 
+fn post(body: Body) -> Request<Body> {
+    Request::post("/").body(body).unwrap()
+}
+
+pub(super) fn post_in_memory() -> Request<Body> {
+    let mut request = post(full("a batch"));
+    request.extensions_mut().insert(InMemory);
+    request
+}
+
 #[tokio::test]
-async fn connection_killed_after_sending_is_lost() {
+async fn append_on_a_killed_connection_is_lost_and_not_repeated() {
+    let arrived = Arc::new(Notify::new());
+    let signal = Arc::clone(&arrived);
+    let store = Store::start(100, move |_| {
+        signal.notify_one();
+        std::future::pending()
+    })
+    .await;
+    let upstream = store.upstream();
+    let sent = tokio::spawn(async move { upstream.send(Target::Account, post_in_memory()).await });
+    within(arrived.notified()).await;
+    store.kill_connections().await;
+    let error = within(sent).await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Lost { .. }), "{error}");
+    assert_eq!(store.connections(), 1, "it must not be tried again");
+}
+
+#[tokio::test]
+async fn read_on_a_killed_connection_is_repeated_once() {
     let arrived = Arc::new(Notify::new());
     let signal = Arc::clone(&arrived);
     let store = Store::start(100, move |_| {
@@ -52,32 +80,95 @@ async fn connection_killed_after_sending_is_lost() {
     .await;
     let upstream = store.upstream();
     let sent = tokio::spawn(async move { upstream.send(Target::Account, request("/")).await });
-    within(arrived.notified()).await;
-    store.kill_connections().await;
+    for _ in 0..2 {
+        within(arrived.notified()).await;
+        store.kill_connections().await;
+    }
     let error = within(sent).await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Lost { .. }), "{error}");
-    assert_eq!(store.connections(), 1, "it must not be tried again");
+    assert_eq!(store.connections(), 2);
+}
+
+/// SETTINGS without content.
+pub(super) const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+/// RST_STREAM of stream 1 with REFUSED_STREAM (7).
+const REFUSED: [u8; 13] = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
+/// GOAWAY with the last stream 0 and NO_ERROR, and with ENHANCE_YOUR_CALM (11).
+const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const GOAWAY_CALM: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+/// HEADERS of stream 1, its end: `:status: 204`.
+pub(super) const NO_CONTENT: [u8; 10] = [0, 0, 1, 1, 5, 0, 0, 0, 1, 0x89];
+
+/// A peer that answers the first request of each connection with these frames, the last of them from then on.
+/// Returns its address and the number of its requests.
+async fn peer(answers: Vec<&'static [u8]>) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
+    tokio::spawn(async move {
+        loop {
+            let (mut io, _) = listener.accept().await.unwrap();
+            io.write_all(&SETTINGS).await.unwrap();
+            let (count, answers) = (Arc::clone(&count), answers.clone());
+            tokio::spawn(async move {
+                wait_for_headers(&mut io).await;
+                let at = count.fetch_add(1, Ordering::SeqCst);
+                let answer = answers.get(at).or(answers.last()).unwrap();
+                io.write_all(answer).await.unwrap();
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    (address, requests)
 }
 
 #[tokio::test]
-async fn refused_stream_means_nothing_was_done() {
+async fn unprocessed_request_in_memory_is_sent_again() {
+    for unprocessed in [&REFUSED[..], &GOAWAY, &GOAWAY_CALM] {
+        for request in [post_in_memory(), request("/")] {
+            let (address, requests) = peer(vec![unprocessed, &NO_CONTENT]).await;
+            let upstream = upstream(&format!("http://{address}"));
+            let answer = within(upstream.send(Target::Account, request)).await;
+            assert_eq!(answer.unwrap().status(), StatusCode::NO_CONTENT);
+            assert_eq!(requests.load(Ordering::SeqCst), 2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn unprocessed_request_is_certainly_without_effect() {
+    for unprocessed in [&REFUSED[..], &GOAWAY, &GOAWAY_CALM] {
+        for (request, sent) in [(post_in_memory(), 3), (post(full("a batch")), 1)] {
+            let (address, requests) = peer(vec![unprocessed]).await;
+            let upstream = upstream(&format!("http://{address}"));
+            let error = within(upstream.send(Target::Account, request))
+                .await
+                .unwrap_err();
+            assert!(matches!(error, Error::Connect { .. }), "{error:?}");
+            assert_eq!(requests.load(Ordering::SeqCst), sent);
+        }
+    }
+}
+
+#[tokio::test]
+async fn goaway_at_or_above_the_request_leaves_doubt() {
+    // The last stream is 1: the peer may have processed it, and then it closes.
+    const GOAWAY_ONE: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 11];
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let (mut io, _) = listener.accept().await.unwrap();
-        // SETTINGS without content.
-        io.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        io.write_all(&SETTINGS).await.unwrap();
         wait_for_headers(&mut io).await;
-        // RST_STREAM of stream 1 with REFUSED_STREAM (7).
-        let reset = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
-        io.write_all(&reset).await.unwrap();
-        std::future::pending::<()>().await;
+        io.write_all(&GOAWAY_ONE).await.unwrap();
+        io.shutdown().await.unwrap();
     });
     let upstream = upstream(&format!("http://{address}"));
-    let error = within(upstream.send(Target::Account, request("/")))
+    let error = within(upstream.send(Target::Account, post_in_memory()))
         .await
         .unwrap_err();
-    assert!(matches!(error, Error::Connect { .. }), "{error:?}");
+    assert!(matches!(error, Error::Lost { .. }), "{error:?}");
 }
 
 /// A response that never ends, and a way to see that the store dropped it.
@@ -163,7 +254,7 @@ async fn untrusted_certificate_means_nothing_was_sent() {
 }
 
 /// Reads the client's preface and frames up to and including the first HEADERS (type 1).
-async fn wait_for_headers(io: &mut TcpStream) {
+pub(super) async fn wait_for_headers(io: &mut TcpStream) {
     let mut preface = [0; 24];
     io.read_exact(&mut preface).await.unwrap();
     loop {

@@ -16,11 +16,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpListener, task::JoinSet};
 
+use http::HeaderValue;
+use hyper::body::Incoming;
+
 use super::*;
 
 mod config;
 mod failure;
 mod headers;
+mod lanes;
 mod metrics;
 mod pool;
 
