@@ -68,6 +68,16 @@ where
         }
     }
 
+    /// Goes on with another body, from its start.
+    pub(super) fn restart(&mut self, body: B) {
+        self.body = body;
+        self.decoder = FrameDecoder::default();
+        self.charge = None;
+        self.due = None;
+        self.raw = None;
+        self.over = false;
+    }
+
     /// The next frame, with what it takes of the budget; `None` at the clean end of the body. Can be asked
     /// again when it was dropped before it was done.
     pub(super) async fn next(&mut self) -> Result<Option<(Frame, Option<Charge>)>, FrameError> {

@@ -89,6 +89,16 @@ impl Reader {
         }
     }
 
+    /// What may still be delivered.
+    pub fn limit(&self) -> ReadLimit {
+        self.limit
+    }
+
+    /// Goes on with another body, which begins with the first record that was not delivered.
+    pub fn restart(&mut self, body: ResponseBody) {
+        self.frames.restart(body);
+    }
+
     /// The next delivery; `None` at the clean end, be it the upstream's or that of the limits. Can be asked
     /// again when it was dropped before it was done.
     ///

@@ -104,6 +104,21 @@ impl ReadQuery {
         self
     }
 
+    /// The rest of the same read, from this sequence number on and within these limits.
+    #[must_use]
+    pub fn continued(&self, seq_num: u64, limit: ReadLimit) -> Self {
+        Self {
+            start: Start::SeqNum(seq_num),
+            limit,
+            ..self.clone()
+        }
+    }
+
+    /// Whether the first record does not depend on when the read begins.
+    pub fn has_fixed_start(&self) -> bool {
+        !matches!(self.start, Start::TailOffset(_))
+    }
+
     /// What the client may still get, in plain sizes.
     pub fn limit(&self) -> ReadLimit {
         self.limit

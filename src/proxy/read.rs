@@ -10,6 +10,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 
+mod resume;
+
+use self::resume::{ResumingReader, Resumption};
 use super::{
     Error, Pin, Proxy,
     append::{format_of, session_or_refusal},
@@ -85,7 +88,8 @@ impl Proxy {
         let by = (Purpose::Read, &head.headers);
         let keys = self.keys(&mut stream, by, caller, &asked.exchange).await?;
         let tenure = self.tenure(caller, Scope::Read, &path);
-        let opened = tenure.within(self.open_session(&path, head, &query));
+        let opened = open_session(&self.upstream, &path, head.clone(), &query);
+        let opened = tenure.within(opened);
         let response = session_or_refusal(&self.upstream, opened.await?).await?;
         let room = match wanted {
             Wanted::Unary { .. } => self.budget.whole_answer(cutoff),
@@ -93,9 +97,18 @@ impl Proxy {
         };
         let body = response.into_body();
         let meter = self.meter(&path);
+        let resumption = Resumption {
+            upstream: self.upstream.clone(),
+            registry: Arc::clone(&self.registry),
+            path: path.clone(),
+            cipher: stream.cipher,
+            head,
+            query: query.clone(),
+        };
         let pin = self.pin(stream, &keys);
+        let reader = Reader::new(body, keys.session(), query.limit(), meter, room);
         let delivery = Delivery {
-            reader: Reader::new(body, keys.session(), query.limit(), meter, room),
+            reader: ResumingReader::new(reader, resumption),
             pin,
             drain: self.drain.clone(),
             tenure: tenure.clone(),
@@ -121,39 +134,39 @@ impl Proxy {
             }
         }
     }
+}
 
-    /// Opens the upstream's read session.
-    async fn open_session(
-        &self,
-        path: &StreamPath,
-        mut head: request::Parts,
-        query: &ReadQuery,
-    ) -> Result<Response<ResponseBody>, Error> {
-        for name in [
-            "accept-encoding",
-            "content-encoding",
-            "content-length",
-            "last-event-id",
-            "s2-format",
-        ] {
-            head.headers.remove(name);
-        }
-        let s2s = HeaderValue::from_static(s2s::CONTENT_TYPE);
-        head.headers.insert(header::CONTENT_TYPE, s2s.clone());
-        head.headers.insert(header::ACCEPT, s2s);
-        head.method = Method::GET;
-        let uri = format!("{}?{}", head.uri.path(), query.to_upstream());
-        head.uri = uri
-            .parse()
-            .map_err(|_| Error::BadPath("Invalid URL: not a URI".into()))?;
-        let request = Request::from_parts(head, empty());
-        let sent = self.upstream.send(Target::Basin(&path.basin), request);
-        self.upstream
-            .within(READ_TIMEOUT, sent)
-            .await
-            .map_err(|_| Error::Timeout)?
-            .map_err(Error::from)
+/// Opens the upstream's read session.
+async fn open_session(
+    upstream: &Upstream,
+    path: &StreamPath,
+    mut head: request::Parts,
+    query: &ReadQuery,
+) -> Result<Response<ResponseBody>, Error> {
+    for name in [
+        "accept-encoding",
+        "content-encoding",
+        "content-length",
+        "last-event-id",
+        "s2-format",
+    ] {
+        head.headers.remove(name);
     }
+    let s2s = HeaderValue::from_static(s2s::CONTENT_TYPE);
+    head.headers.insert(header::CONTENT_TYPE, s2s.clone());
+    head.headers.insert(header::ACCEPT, s2s);
+    head.method = Method::GET;
+    let uri = format!("{}?{}", head.uri.path(), query.to_upstream());
+    head.uri = uri
+        .parse()
+        .map_err(|_| Error::BadPath("Invalid URL: not a URI".into()))?;
+    let request = Request::from_parts(head, empty());
+    let sent = upstream.send(Target::Basin(&path.basin), request);
+    upstream
+        .within(READ_TIMEOUT, sent)
+        .await
+        .map_err(|_| Error::Timeout)?
+        .map_err(Error::from)
 }
 
 /// In which encoding the client wants its records.
@@ -215,7 +228,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<LastEventId>, Error> {
 
 /// Opened records on their way to the client.
 struct Delivery {
-    reader: Reader,
+    reader: ResumingReader,
     pin: Pin,
     drain: Drain,
     tenure: Tenure,

@@ -237,6 +237,7 @@ impl Upstream {
             to: to.clone(),
             path,
             own_fault: own_fault.clone(),
+            metrics: Arc::clone(&self.metrics),
         };
         let (response, lease, exchange) = way.send(payload).await?;
         let (mut parts, body) = response.into_parts();

@@ -14,7 +14,10 @@ use super::{
     host::{Host, Lane},
     lease::{Lease, Lent},
 };
-use crate::received::ReceivedBody;
+use crate::{
+    received::ReceivedBody,
+    telemetry::{label::UpstreamFailure, metrics::Metrics},
+};
 
 /// Attempts for one request.
 const MAX_ATTEMPTS: usize = 3;
@@ -29,6 +32,7 @@ pub(super) struct Way {
     pub(super) to: Destination,
     pub(super) path: PathAndQuery,
     pub(super) own_fault: OwnFault,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Way {
@@ -48,7 +52,9 @@ impl Way {
                 Outcome::Unsent(unsent, _) if !is_last => payload.put_back(unsent),
                 Outcome::Unprocessed(_) if !is_last && payload.can_repeat() => {}
                 // Once: a request that ends connections must not end many.
-                Outcome::Doubtful(_) if attempt == 1 && payload.is_safe() => {}
+                Outcome::Doubtful(_) if attempt == 1 && payload.is_safe() => {
+                    self.metrics.upstream.errors.of(UpstreamFailure::Lost).inc();
+                }
                 Outcome::Unsent(_, error) | Outcome::Unprocessed(error) => {
                     return Err(Error::connect(&self.to, error.to_string()));
                 }

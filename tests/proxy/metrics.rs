@@ -203,7 +203,7 @@ async fn what_is_open_is_told_until_it_is_closed() {
             (r#"sessions{operation="read_session"}"#, 1.0),
             (r#"requests_active{operation="append_session"}"#, 1.0),
             (r#"requests_active{operation="read_session"}"#, 1.0),
-            (r#"upstream_connections{protocol="h2"}"#, 1.0),
+            (r#"upstream_connections{protocol="h2"}"#, 2.0),
             (r#"upstream_connections{protocol="h1"}"#, 0.0),
         ],
     )

@@ -1,0 +1,215 @@
+//! Read sessions whose upstream connection is lost: they go on, on another connection, with the first record that was
+//! not delivered.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{Response, StatusCode, request};
+use serde::Deserialize;
+use tokio::time::sleep;
+
+use super::{open_session, session_or_refusal};
+use crate::{
+    body::{Opened, ReadError, Reader},
+    crypto::Cipher,
+    proxy::{
+        call::{Refusal, Stop},
+        query::ReadQuery,
+    },
+    registry::{Access, Lookup, Registry},
+    stream::StreamPath,
+    upstream::{BoxError, ResponseBody, Upstream},
+    wire::record::ReadBatch,
+};
+
+/// Waits before the attempts to open a lost session again. A session that loses its connection once more before it
+/// delivers anything goes on with the next wait. The sum is below the 20 s after which S2's clients miss a heartbeat.
+const WAITS: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
+
+/// Life of a session after which its loss counts as the first.
+const LASTS: Duration = Duration::from_secs(30);
+
+/// The request of a read session.
+pub(super) struct Resumption {
+    pub(super) upstream: Upstream,
+    pub(super) registry: Arc<Registry>,
+    pub(super) path: StreamPath,
+    pub(super) cipher: Cipher,
+    pub(super) head: request::Parts,
+    pub(super) query: ReadQuery,
+}
+
+/// A reader that opens its session again when the upstream's connection is lost.
+pub(super) struct ResumingReader {
+    reader: Reader,
+    request: Resumption,
+    /// The first sequence number that was not delivered; `None` while it is unknown.
+    next: Option<u64>,
+    /// Attempts to open the session again since a record was delivered, or since one lasted.
+    attempts: usize,
+    opened: Instant,
+    /// Why the session is lost, until it is open again.
+    lost: Option<BoxError>,
+}
+
+/// The continuation of a session.
+pub(super) enum Resumed {
+    /// It goes on with this body.
+    Body(ResponseBody),
+    /// Everything up to the tail was delivered, and the session does not wait for more.
+    AtTail,
+    /// The upstream refuses: the session's last word.
+    Refused(Opened),
+}
+
+impl ResumingReader {
+    pub(super) fn new(reader: Reader, request: Resumption) -> Self {
+        Self {
+            reader,
+            request,
+            next: None,
+            attempts: 0,
+            opened: Instant::now(),
+            lost: None,
+        }
+    }
+
+    /// The next delivery; `None` at the clean end. Can be asked again when it was dropped before it was done.
+    ///
+    /// # Errors
+    /// [`ReadError`]; [`ReadError::Broken`] when the session cannot go on. Nothing can be read after one.
+    pub(super) async fn next(&mut self) -> Result<Option<Opened>, ReadError> {
+        loop {
+            if self.lost.is_some() {
+                match self.resume().await {
+                    Some(Resumed::Body(body)) => {
+                        self.opened = Instant::now();
+                        self.reader.restart(body);
+                    }
+                    Some(Resumed::AtTail) => return Ok(None),
+                    Some(Resumed::Refused(terminal)) => return Ok(Some(terminal)),
+                    None => {
+                        let lost = self.lost.take().unwrap_or_else(|| "lost".into());
+                        return Err(ReadError::Broken(lost));
+                    }
+                }
+                self.lost = None;
+            }
+            match self.reader.next().await {
+                Err(ReadError::Broken(error)) => self.lost = Some(error),
+                Ok(Some(Opened::Batch { ref batch, .. })) if !self.deliver(batch) => {
+                    return Err(ReadError::Broken("a record came again".into()));
+                }
+                read => return read,
+            }
+        }
+    }
+
+    /// Notes what is about to be delivered. Returns false when a session that was opened again begins before the
+    /// first record that was not delivered.
+    fn deliver(&mut self, batch: &ReadBatch) -> bool {
+        let first = batch.records.first().map(|record| record.seq_num);
+        if self.attempts > 0 && first < self.next && first.is_some() {
+            return false;
+        }
+        match (batch.records.last(), batch.tail) {
+            (Some(last), _) => {
+                self.next = last.seq_num.checked_add(1);
+                self.attempts = 0;
+            }
+            // A heartbeat: there is nothing between the last delivery and the tail.
+            (None, Some(tail)) => {
+                self.next.get_or_insert(tail.seq_num);
+            }
+            (None, None) => {}
+        }
+        true
+    }
+
+    /// Opens the session again, for what is left of its limits. `None` when it cannot go on.
+    async fn resume(&mut self) -> Option<Resumed> {
+        let request = &self.request;
+        let query = match self.next {
+            Some(next) => request.query.continued(next, self.reader.limit()),
+            // Nothing was delivered: the same start is the same session, unless it depends on the time.
+            None if request.query.has_fixed_start() => request.query.clone(),
+            None => return None,
+        };
+        if self.opened.elapsed() > LASTS {
+            self.attempts = 0;
+        }
+        while let Some(wait) = WAITS.get(self.attempts) {
+            self.attempts += 1;
+            sleep(*wait).await;
+            if !request.is_same_stream().await {
+                return None;
+            }
+            match request.open(&query).await {
+                Ok(response) => return Some(Resumed::Body(response.into_body())),
+                Err(Stop::Relay(refusal)) if !is_temporary(&refusal) => {
+                    return Some(refused(&refusal, self.next));
+                }
+                Err(stop) => tracing::debug!(
+                    stream = %request.path, reason = stop.told(), "read session not resumed yet"
+                ),
+            }
+        }
+        None
+    }
+}
+
+impl Resumption {
+    async fn open(&self, query: &ReadQuery) -> Result<Response<ResponseBody>, Stop> {
+        let response = open_session(&self.upstream, &self.path, self.head.clone(), query);
+        session_or_refusal(&self.upstream, response.await?).await
+    }
+
+    /// Whether rules and config store still say what they said when the session began.
+    async fn is_same_stream(&self) -> bool {
+        let lookup = self.registry.lookup(&self.path).await;
+        matches!(
+            lookup,
+            Ok(Lookup::Found(Access::Sealed(stream)) | Lookup::FirstUse(stream))
+                if stream.cipher == self.cipher
+        )
+    }
+}
+
+/// What a refusal means for a session that delivered everything before `next`.
+fn refused(refusal: &Refusal, next: Option<u64>) -> Resumed {
+    let (status, body) = refusal.parts();
+    if status == StatusCode::RANGE_NOT_SATISFIABLE && next == tail_of(body) {
+        return Resumed::AtTail;
+    }
+    let body = String::from_utf8_lossy(body).into_owned();
+    let status = status.as_u16();
+    Resumed::Refused(Opened::Terminal { status, body })
+}
+
+/// Whether the same request may be answered otherwise in a moment.
+fn is_temporary(refusal: &Refusal) -> bool {
+    let status = refusal.parts().0;
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// The sequence number of the tail in the body of a 416.
+fn tail_of(body: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Unwritten {
+        tail: Tail,
+    }
+    #[derive(Deserialize)]
+    struct Tail {
+        seq_num: u64,
+    }
+    let unwritten: Unwritten = serde_json::from_slice(body).ok()?;
+    Some(unwritten.tail.seq_num)
+}
