@@ -12,33 +12,35 @@ use std::{
 use moka::{future, policy::EvictionPolicy};
 use prometheus::IntGauge;
 
-use super::Error;
+use super::{Config, Error};
 use crate::{crypto::Key, stream::StreamId, telemetry::metrics::Held};
 
-/// Most keys held. Each takes less than a kilobyte, its wrapped form included.
-const MAX_KEYS: u64 = 10_000;
-/// How often keys that are due are looked for.
+/// Time between two searches for keys that are due.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-/// How long a key is held that nobody needs: a minute at most, the time to its next sweep included.
-const IDLE: Duration = Duration::from_secs(60 - SWEEP_EVERY.as_secs());
+/// Bytes that a held key takes, at most, besides its wrapped form and the name of the service's key.
+const ENTRY_BYTES: usize = 512;
 
-/// How long keys are held.
+/// How long keys are held, and how many.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ages {
-    /// At most, used or not.
+pub(super) struct Bounds {
+    /// Longest time, used or not.
     pub(super) live: Duration,
-    /// At most without use.
+    /// Longest time without use.
     pub(super) idle: Duration,
-    /// Between looking for what is due.
+    /// Time between two searches for keys that are due.
     pub(super) sweep: Duration,
+    /// Most bytes that all of them take.
+    pub(super) bytes: u64,
 }
 
-impl Ages {
-    pub(super) fn with_ttl(live: Duration) -> Self {
+impl Bounds {
+    pub(super) fn new(config: &Config) -> Self {
+        let (live, idle) = (config.cache_ttl, config.cache_idle);
         Self {
             live,
-            idle: IDLE,
+            idle: if idle.is_zero() { live } else { idle },
             sweep: SWEEP_EVERY,
+            bytes: config.cache_bytes.as_u64(),
         }
     }
 }
@@ -60,6 +62,12 @@ impl Slot {
             key: key.into(),
             blob: blob.into(),
         }
+    }
+
+    /// Bytes that it takes with its key in the cache.
+    fn bytes(&self) -> u32 {
+        let bytes = ENTRY_BYTES + self.key.len() + self.blob.len();
+        u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 }
 
@@ -90,13 +98,14 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    pub(super) fn new(ages: &Ages, held: &IntGauge) -> Self {
+    pub(super) fn new(bounds: &Bounds, held: &IntGauge) -> Self {
         let places = future::Cache::builder()
-            .max_capacity(MAX_KEYS)
+            .max_capacity(bounds.bytes)
+            .weigher(|slot: &Slot, _| slot.bytes())
             // The least recently used goes first; by default a new one might not get in.
             .eviction_policy(EvictionPolicy::lru())
-            .time_to_live(ages.live)
-            .time_to_idle(ages.idle)
+            .time_to_live(bounds.live)
+            .time_to_idle(bounds.idle)
             .eviction_listener(|_, place: Arc<Place>, _| place.empty())
             .build();
         Self {
@@ -125,7 +134,7 @@ impl Cache {
         if self.forgotten.load(Ordering::SeqCst) != before {
             self.places.invalidate(slot).await;
         }
-        key.ok_or_else(|| Error::Unreachable("the key was dropped meanwhile".into()))
+        key.ok_or_else(|| Error::Unreachable("the key was dropped at the same time".into()))
     }
 
     /// Drops the keys of a stream, or all.

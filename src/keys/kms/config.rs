@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use bytesize::ByteSize;
 use http::{Uri, uri::Authority};
 use serde::{Deserialize, Serialize};
 
@@ -11,16 +12,24 @@ use crate::file::{self, OptionalFile};
 /// long, so that a day is as much as anybody should want.
 const MAX_CACHE_TTL: Duration = Duration::from_secs(24 * 3600);
 
+/// Least room for unwrapped keys: with less, streams in use would push each other's keys out.
+const MIN_CACHE_BYTES: ByteSize = ByteSize::mib(1);
+
 /// Where data keys are wrapped and unwrapped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The service; none by default.
     pub provider: ProviderName,
-    /// How long an unwrapped data key is used without asking the service again. It is dropped sooner when
-    /// no request needed it for a minute.
+    /// How long an unwrapped data key is used without asking the service again.
     #[serde(with = "humantime_serde")]
     pub cache_ttl: Duration,
+    /// Time without use after which an unwrapped data key is dropped. Zero: as long as `cache_ttl`.
+    #[serde(with = "humantime_serde")]
+    pub cache_idle: Duration,
+    /// Most bytes that unwrapped data keys take, with their wrapped forms. The least recently used are dropped.
+    #[serde(serialize_with = "crate::size::write")]
+    pub cache_bytes: ByteSize,
     /// AWS Key Management Service.
     pub aws: AwsConfig,
     /// The transit engine of HashiCorp Vault or OpenBao.
@@ -77,6 +86,9 @@ impl Default for Config {
         Self {
             provider: ProviderName::None,
             cache_ttl: Duration::from_secs(3600),
+            cache_idle: Duration::ZERO,
+            // About 25,000 keys of Vault.
+            cache_bytes: ByteSize::mib(16),
             aws: AwsConfig::default(),
             vault: VaultConfig::default(),
         }
@@ -104,6 +116,13 @@ impl Config {
         let mut problems = Vec::new();
         if self.cache_ttl.is_zero() || self.cache_ttl > MAX_CACHE_TTL {
             problems.push("kms.cache_ttl: must be more than zero and at most a day".to_owned());
+        }
+        if self.cache_idle > self.cache_ttl {
+            let problem = "kms.cache_idle: must be at most kms.cache_ttl; zero is the same";
+            problems.push(problem.to_owned());
+        }
+        if self.cache_bytes < MIN_CACHE_BYTES {
+            problems.push("kms.cache_bytes: must be at least 1 MiB".to_owned());
         }
         match self.provider {
             ProviderName::None => {}

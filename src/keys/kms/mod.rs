@@ -21,7 +21,7 @@ use futures_util::future::BoxFuture;
 
 use self::{
     aws::Aws,
-    cache::{Ages, Cache, Slot},
+    cache::{Bounds, Cache, Slot},
     context::Context,
     troubles::Troubles,
     vault::Vault,
@@ -95,21 +95,20 @@ impl Kms {
             ProviderName::Aws => Provider::Aws(Box::new(Aws::load(&config.aws).await?)),
             ProviderName::Vault => Provider::Vault(Box::new(Vault::new(&config.vault)?)),
         };
-        let ages = Ages::with_ttl(config.cache_ttl);
-        Ok(Some(Self::with(provider, ages, metrics)))
+        Ok(Some(Self::with(provider, Bounds::new(config), metrics)))
     }
 
-    fn with(provider: Provider, ages: Ages, metrics: Arc<Metrics>) -> Self {
+    fn with(provider: Provider, bounds: Bounds, metrics: Arc<Metrics>) -> Self {
         let shared = Arc::new(Shared {
             provider,
-            cache: Cache::new(&ages, &metrics.kms.cached_keys),
+            cache: Cache::new(&bounds, &metrics.kms.cached_keys),
             troubles: Troubles::default(),
             metrics,
         });
         let held = Arc::downgrade(&shared);
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(ages.sweep).await;
+                tokio::time::sleep(bounds.sweep).await;
                 let Some(shared) = held.upgrade() else { return };
                 shared.cache.sweep().await;
                 shared.troubles.sweep();
@@ -178,7 +177,7 @@ impl Kms {
     /// The data key of one epoch of a stream: `blob`, which was wrapped under the service's key `key`.
     ///
     /// Callers that want the same one at a time share one call. Once it is unwrapped it comes from memory,
-    /// until the configured time is over or it was not needed for a minute. A failure is remembered for a
+    /// until the configured time is over. A failure is remembered for a
     /// second, so that what cannot be unwrapped does not become a flood of calls.
     ///
     /// # Errors

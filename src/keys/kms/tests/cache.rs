@@ -2,11 +2,12 @@
 
 use super::*;
 
-fn ages(live: u64, idle: u64) -> Ages {
-    Ages {
+fn ages(live: u64, idle: u64) -> Bounds {
+    Bounds {
         live: Duration::from_millis(live),
         idle: Duration::from_millis(idle),
         sweep: Duration::from_millis(10),
+        bytes: 16 << 20,
     }
 }
 
@@ -101,9 +102,17 @@ async fn what_is_due_leaves_memory_though_nobody_asks() {
 }
 
 #[test]
-fn an_unused_key_is_gone_within_a_minute() {
-    let ages = Ages::with_ttl(Duration::from_secs(3600));
-    assert!(ages.idle + ages.sweep <= Duration::from_secs(60));
+fn unused_keys_are_held_for_cache_ttl_by_default() {
+    let idle = |cache_idle| {
+        let config = Config {
+            cache_ttl: Duration::from_secs(7200),
+            cache_idle,
+            ..Config::default()
+        };
+        Bounds::new(&config).idle
+    };
+    assert_eq!(idle(Duration::ZERO), Duration::from_secs(7200));
+    assert_eq!(idle(Duration::from_secs(60)), Duration::from_secs(60));
 }
 
 #[tokio::test]
@@ -118,22 +127,35 @@ async fn use_keeps_a_key() {
     assert_eq!(world.unwraps(), 1);
 }
 
-#[tokio::test]
-async fn no_more_keys_than_there_is_room_for_are_held() {
+/// How many of 3,000 keys with a wrapped form of so many bytes are held in 1 MiB.
+async fn held_in_a_mebibyte(blob: &[u8]) -> i64 {
     let gauge = prometheus::IntGauge::new("held", "Keys.").unwrap();
-    let cache = Cache::new(&Ages::with_ttl(Duration::from_secs(60)), &gauge);
+    let bytes = 1 << 20;
+    let cache = Cache::new(
+        &Bounds {
+            bytes,
+            ..ages(60_000, 60_000)
+        },
+        &gauge,
+    );
     let id = stream().id();
-    for epoch in 0..10_050 {
-        let slot = Slot::new(id, epoch, "a-key", b"blob");
+    for epoch in 0..3000 {
+        let slot = Slot::new(id, epoch, "a-key", blob);
         let unwrapping = async { Ok(Key::generate().unwrap()) };
         cache.load(&slot, unwrapping).await.unwrap();
     }
     cache.sweep().await;
-    assert_eq!(gauge.get(), 10_000);
-    let newest = Slot::new(id, 10_049, "a-key", b"blob");
+    let newest = Slot::new(id, 2999, "a-key", blob);
     assert!(cache.held(&newest).await.is_some());
-    let oldest = Slot::new(id, 0, "a-key", b"blob");
+    let oldest = Slot::new(id, 0, "a-key", blob);
     assert!(cache.held(&oldest).await.is_none());
+    gauge.get()
+}
+
+#[tokio::test]
+async fn keys_are_held_in_a_bounded_number_of_bytes() {
+    assert_eq!(held_in_a_mebibyte(&[b'a'; 100]).await, (1 << 20) / 617);
+    assert_eq!(held_in_a_mebibyte(&[b'a'; 8192]).await, (1 << 20) / 8709);
 }
 
 #[tokio::test]

@@ -47,6 +47,16 @@ fn each_mistake_is_named_by_its_key() {
         };
         is_about(&config.problems(), "kms.cache_ttl");
     }
+    let config = Config {
+        cache_idle: Duration::from_secs(3601),
+        ..Config::default()
+    };
+    is_about(&config.problems(), "kms.cache_idle");
+    let config = Config {
+        cache_bytes: bytesize::ByteSize::kib(1023),
+        ..Config::default()
+    };
+    is_about(&config.problems(), "kms.cache_bytes");
     is_about(&aws(|aws| aws.key_id.clear()), "kms.aws.key_id");
     is_about(&aws(|aws| aws.key_id.push('\n')), "kms.aws.key_id");
     is_about(&aws(|aws| aws.region = "eu 1".into()), "kms.aws.region");

@@ -200,10 +200,10 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        Self::with(Ages::with_ttl(Duration::from_secs(3600))).await
+        Self::with(Bounds::new(&Config::default())).await
     }
 
-    async fn with(ages: Ages) -> Self {
+    async fn with(bounds: Bounds) -> Self {
         let (server, dir) = (transit().await, tempfile::tempdir().unwrap());
         let config = vault_config(&server.url, dir.path().join("token"));
         assert_eq!(
@@ -217,7 +217,7 @@ impl World {
         );
         let metrics = Arc::new(Metrics::new().unwrap());
         let provider = Provider::Vault(Box::new(Vault::new(&config).unwrap()));
-        let kms = Kms::with(provider, ages, Arc::clone(&metrics));
+        let kms = Kms::with(provider, bounds, Arc::clone(&metrics));
         Self {
             server,
             kms,
