@@ -1,8 +1,8 @@
 //! AWS Key Management Service, through its SDK.
 //!
 //! What the SDK makes of a data key on its way (the request's text, the answer's) is its own: it is freed when
-//! the call is over, without being overwritten first. The program's allocator does that (see `main`), and no
-//! connection outlives its call.
+//! the call is over, without being overwritten first. The program's allocator does that (see `main`), and
+//! connections are kept for a bounded time ([`IDLE_TIMEOUT`]).
 
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_kms::{
@@ -26,10 +26,11 @@ use http_body_util::Limited;
 use zeroize::Zeroizing;
 
 use super::{
-    CALL_TIMEOUT, CONNECT_TIMEOUT, Error, MAX_ANSWER_BYTES, WrappedDek,
+    CONNECT_TIMEOUT, Error, IDLE_TIMEOUT, MAX_ANSWER_BYTES, MAX_CALLS, WrappedDek,
     config::{AwsConfig, is_private},
     context::Context,
     error::causes,
+    retry::Failed,
 };
 use crate::crypto::Key;
 
@@ -63,21 +64,20 @@ impl Aws {
     }
 
     pub(super) fn new(config: &AwsConfig, found: &SdkConfig) -> Self {
-        // No idle connections: what went over one stays in its buffers, and calls are rare.
         let http = aws_smithy_http_client::Builder::new()
-            .pool_max_idle_per_host(0)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_CALLS)
             .tls_provider(tls::Provider::Rustls(
                 tls::rustls_provider::CryptoMode::AwsLc,
             ))
             .build_https();
         let times = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            .operation_timeout(CALL_TIMEOUT)
             .build();
         let mut builder = aws_sdk_kms::config::Builder::from(found)
             .http_client(http)
             .timeout_config(times)
-            .retry_config(RetryConfig::standard())
+            .retry_config(RetryConfig::disabled())
             .interceptor(Guard);
         if !config.endpoint_url.is_empty() {
             builder = builder.endpoint_url(&config.endpoint_url);
@@ -88,7 +88,7 @@ impl Aws {
         }
     }
 
-    pub(super) async fn wrap(&self, dek: &Key, context: Context<'_>) -> Result<WrappedDek, Error> {
+    pub(super) async fn wrap(&self, dek: &Key, context: Context<'_>) -> Result<WrappedDek, Failed> {
         let dek = Base64::decode_vec(&dek.to_base64());
         let dek = dek.map_err(|_| Error::Misconfigured("a key that is none".into()))?;
         let mut call = self.client.encrypt().key_id(&self.key_id);
@@ -102,7 +102,7 @@ impl Aws {
                 key,
                 blob: blob.into_inner(),
             }),
-            _ => Err(Error::Unreachable("its answer holds no wrapped key".into())),
+            _ => Err(Error::Unreachable("its answer holds no wrapped key".into()).into()),
         }
     }
 
@@ -111,7 +111,7 @@ impl Aws {
         key: &str,
         blob: &[u8],
         context: Context<'_>,
-    ) -> Result<Key, Error> {
+    ) -> Result<Key, Failed> {
         let mut call = self.client.decrypt().key_id(key);
         for (name, value) in context.pairs() {
             call = call.encryption_context(name, value);
@@ -164,31 +164,37 @@ impl Intercept for Guard {
 }
 
 /// What a failed call means.
-fn failed<E: ProvideErrorMetadata>(error: SdkError<E, HttpResponse>) -> Error {
+fn failed<E: ProvideErrorMetadata>(error: SdkError<E, HttpResponse>) -> Failed {
     match &error {
         SdkError::ServiceError(service) => {
-            let said = service.err();
+            let (said, raw) = (service.err(), service.raw());
             let reason = said.message().unwrap_or_default();
-            match service.raw().status().as_u16() {
-                200..300 => Error::Unreachable(NO_ANSWER.into()),
-                status => refused(said.code().unwrap_or_default(), status, reason),
+            match raw.status().as_u16() {
+                200..300 => Error::Unreachable(NO_ANSWER.into()).into(),
+                status => match refused(said.code().unwrap_or_default(), status, reason) {
+                    Error::Unreachable(reason) => {
+                        Failed::later(reason, raw.headers().get("retry-after"))
+                    }
+                    error => error.into(),
+                },
             }
         }
         SdkError::DispatchFailure(failure) => {
             let reason = failure.as_connector_error().map(|error| causes(error));
             let reason = reason.unwrap_or_default();
-            let is_ours = [NO_CREDENTIALS, IN_CLEAR]
-                .iter()
-                .any(|text| reason.contains(text));
-            match is_ours {
-                true => Error::Misconfigured(reason.into()),
-                false => Error::Unreachable(reason.into()),
+            let says = |words: &[&str]| words.iter().any(|words| reason.contains(words));
+            if says(&[NO_CREDENTIALS, IN_CLEAR]) {
+                Error::Misconfigured(reason.into()).into()
+            } else {
+                Failed::lost(reason.into())
             }
         }
-        SdkError::TimeoutError(_) => Error::Unreachable("no answer in time".into()),
-        SdkError::ConstructionFailure(_) => Error::Misconfigured("no request to send".into()),
+        SdkError::TimeoutError(_) => Failed::lost("no answer in time".into()),
+        SdkError::ConstructionFailure(_) => {
+            Error::Misconfigured("no request to send".into()).into()
+        }
         // Not what the error says: it may quote the answer.
-        _ => Error::Unreachable(NO_ANSWER.into()),
+        _ => Error::Unreachable(NO_ANSWER.into()).into(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why a key management service did not do as asked.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::telemetry::{bounded, label::KmsOutcome, printable};
 
@@ -35,6 +35,15 @@ impl Error {
             | Self::Denied(reason)
             | Self::InvalidCiphertext(reason)
             | Self::Misconfigured(reason) => &reason.0,
+        }
+    }
+
+    /// Time for which it answers the same question again, without another call. Clients try again what they
+    /// are told to retry within a second, so that it stands for less.
+    pub fn stands_for(&self) -> Duration {
+        match self {
+            Self::Unreachable(_) | Self::Misconfigured(_) => Duration::from_millis(100),
+            Self::Denied(_) | Self::InvalidCiphertext(_) => Duration::from_secs(1),
         }
     }
 

@@ -8,21 +8,23 @@ mod cache;
 mod config;
 mod context;
 mod error;
+mod retry;
 mod troubles;
 mod vault;
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout_at},
+};
 
 use self::{
     aws::Aws,
     cache::{Bounds, Cache, Slot},
     context::Context,
+    retry::{Connection, Failed, pauses},
     troubles::Troubles,
     vault::Vault,
 };
@@ -40,10 +42,17 @@ use crate::{
     },
 };
 
-/// Time to connect to a service.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for a call, from its beginning to the end of its answer, repetitions included. A client waits for it.
+/// Time to connect to a service: less than that of an attempt, which may need a second address.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for a call: its turn, all its attempts and the pauses between them. A client waits for it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the first attempt of a call. Each attempt has twice the time of the one before.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(2500);
+/// Most calls under way at once. Others wait for their turn, in order.
+const MAX_CALLS: usize = 32;
+/// Idle timeout of connections, which the pools look for at this interval: one is kept for up to twice as long.
+/// Its buffers hold until then what crossed it last, data keys included.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most bytes of an answer. One with a wrapped key has less than 10 KiB.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Most bytes of a wrapped key: AWS allows itself 6144, the others take about 100.
@@ -69,6 +78,7 @@ struct Shared {
     provider: Provider,
     cache: Cache,
     troubles: Troubles,
+    turns: Semaphore,
     metrics: Arc<Metrics>,
 }
 
@@ -103,12 +113,13 @@ impl Kms {
             provider,
             cache: Cache::new(&bounds, &metrics.kms.cached_keys),
             troubles: Troubles::default(),
+            turns: Semaphore::new(MAX_CALLS),
             metrics,
         });
         let held = Arc::downgrade(&shared);
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(bounds.sweep).await;
+                sleep(bounds.sweep).await;
                 let Some(shared) = held.upgrade() else { return };
                 shared.cache.sweep().await;
                 shared.troubles.sweep();
@@ -130,20 +141,21 @@ impl Kms {
         epoch: u32,
     ) -> Result<WrappedDek, Error> {
         let context = Context { stream, epoch };
-        let provider = &self.0.provider;
-        // Boxed: the type of AWS's call is too deep to be part of what waits for it.
-        let wrapping: BoxFuture<'_, _> = Box::pin(async {
-            let wrapped = match provider {
-                Provider::Aws(aws) => aws.wrap(dek, context).await,
-                Provider::Vault(vault) => vault.wrap(dek, context).await,
-            }?;
-            let fits = wrapped.blob.len() <= MAX_BLOB_BYTES
-                && wrapped.key.len() <= MAX_KEY_NAME_BYTES
-                && !wrapped.blob.is_empty();
-            fits.then_some(wrapped)
-                .ok_or_else(|| Error::Unreachable("its answer holds no wrapped key".into()))
+        let wrapped = self.0.called(KmsOperation::Wrap, |connection| {
+            // Boxed: the type of AWS's call is too deep to be part of what waits for it.
+            Box::pin(async move {
+                match &self.0.provider {
+                    Provider::Aws(aws) => aws.wrap(dek, context).await,
+                    Provider::Vault(vault) => vault.wrap(dek, context, connection).await,
+                }
+            })
         });
-        self.0.called(KmsOperation::Wrap, wrapping).await
+        let wrapped = wrapped.await?;
+        let fits = wrapped.blob.len() <= MAX_BLOB_BYTES
+            && wrapped.key.len() <= MAX_KEY_NAME_BYTES
+            && !wrapped.blob.is_empty();
+        fits.then_some(wrapped)
+            .ok_or_else(|| Error::Unreachable("its answer holds no wrapped key".into()))
     }
 
     /// The same, and unwraps it again: a key that nobody may decrypt is found out before anything is under it.
@@ -177,8 +189,8 @@ impl Kms {
     /// The data key of one epoch of a stream: `blob`, which was wrapped under the service's key `key`.
     ///
     /// Callers that want the same one at a time share one call. Once it is unwrapped it comes from memory,
-    /// until the configured time is over. A failure is remembered for a
-    /// second, so that what cannot be unwrapped does not become a flood of calls.
+    /// until the configured time is over. A failure is remembered for [`Error::stands_for`], so that a key that
+    /// cannot be unwrapped does not become a flood of calls.
     ///
     /// # Errors
     ///
@@ -235,7 +247,9 @@ impl Kms {
 impl Shared {
     async fn load(&self, slot: Slot, stream: &StreamPath) -> Result<Key, Error> {
         let unwrapping = async {
-            let unwrapped = self.called(KmsOperation::Unwrap, self.ask(&slot, stream));
+            let unwrapped = self.called(KmsOperation::Unwrap, |connection| {
+                Box::pin(self.ask(&slot, stream, connection))
+            });
             let unwrapped = unwrapped.await;
             self.troubles.note(&slot, stream, unwrapped.as_ref().err());
             unwrapped
@@ -243,39 +257,79 @@ impl Shared {
         self.cache.load(&slot, unwrapping).await
     }
 
-    async fn ask(&self, slot: &Slot, stream: &StreamPath) -> Result<Key, Error> {
-        let context = Context {
-            stream,
-            epoch: slot.epoch,
-        };
+    async fn ask(
+        &self,
+        slot: &Slot,
+        stream: &StreamPath,
+        connection: Connection,
+    ) -> Result<Key, Failed> {
+        let (key, epoch) = (&slot.key, slot.epoch);
+        let context = Context { stream, epoch };
         match &self.provider {
-            Provider::Aws(aws) => aws.unwrap(&slot.key, &slot.blob, context).await,
-            Provider::Vault(vault) => vault.unwrap(&slot.key, &slot.blob, context).await,
+            Provider::Aws(aws) => aws.unwrap(key, &slot.blob, context).await,
+            Provider::Vault(vault) => vault.unwrap(key, &slot.blob, context, connection).await,
         }
     }
 
-    /// Waits for a call, but not for ever, and counts it.
-    async fn called<T>(
+    /// Makes a call when it is its turn, within [`CALL_TIMEOUT`], and counts it.
+    async fn called<'a, T>(
         &self,
         operation: KmsOperation,
-        call: impl Future<Output = Result<T, Error>>,
+        attempt: impl Fn(Connection) -> Attempt<'a, T>,
     ) -> Result<T, Error> {
         let KmsCall { outcomes, duration } = self.metrics.kms.calls.of(operation);
         let began = Instant::now();
-        let answer = tokio::time::timeout(CALL_TIMEOUT, call).await;
-        let answer = answer.unwrap_or_else(|_| {
-            let reason = format!("no answer within {CALL_TIMEOUT:?}");
-            Err(Error::Unreachable(reason.into()))
-        });
+        let deadline = began + CALL_TIMEOUT;
+        let answer = match timeout_at(deadline, self.turns.acquire()).await {
+            Ok(_turn) => self.repeated(deadline, attempt).await,
+            Err(_) => {
+                let reason =
+                    format!("{MAX_CALLS} calls are under way: no turn in {CALL_TIMEOUT:?}");
+                Err(Error::Unreachable(reason.into()))
+            }
+        };
         duration.observe(began.elapsed().as_secs_f64());
-        self.troubles.answered(answer.as_ref().err());
         let outcome = answer
             .as_ref()
             .map_or_else(Error::outcome, |_| KmsOutcome::Ok);
         outcomes.of(outcome).inc();
         answer
     }
+
+    /// Repeats a call while its failure may pass, the next attempt begins before the deadline, and the
+    /// service does work for other calls.
+    async fn repeated<'a, T>(
+        &self,
+        deadline: Instant,
+        attempt: impl Fn(Connection) -> Attempt<'a, T>,
+    ) -> Result<T, Error> {
+        let (mut limit, mut connection) = (ATTEMPT_TIMEOUT, Connection::Kept);
+        let mut pauses = pauses();
+        loop {
+            let end = deadline.min(Instant::now() + limit);
+            let answer = timeout_at(end, attempt(connection)).await;
+            let answer = answer.unwrap_or_else(|_| Err(Failed::lost("no answer in time".into())));
+            let error = answer.as_ref().err().map(|failed| &failed.error);
+            self.troubles.answered(error);
+            let failed = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            let pause = pauses.next().and_then(|pause| failed.pause(pause));
+            match pause.filter(|pause| deadline.saturating_duration_since(Instant::now()) > *pause)
+            {
+                Some(pause) if !self.troubles.is_down() => sleep(pause).await,
+                _ => return Err(failed.error),
+            }
+            self.metrics.kms.retries.inc();
+            connection = failed.next_connection();
+            limit *= 2;
+        }
+    }
 }
+
+/// One attempt of a call.
+type Attempt<'a, T> = BoxFuture<'a, Result<T, Failed>>;
 
 impl fmt::Debug for Kms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,16 +4,19 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
+
+use tokio::time::Instant;
 
 use super::{Error, cache::Slot};
 use crate::stream::StreamPath;
 
 /// Most keys that are remembered. Whoever has more has one trouble: the service.
 const MAX_TROUBLES: usize = 1000;
-/// How long the same key is not asked for again after a failure.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Time without an answer of use after which the service is down, and calls fail with their first attempt. S2's
+/// SDKs wait five seconds for an answer.
+const DOWN_AFTER: Duration = Duration::from_secs(4);
 /// How long a trouble is told of that nobody runs into any more.
 const TOLD_FOR: Duration = Duration::from_secs(600);
 
@@ -33,7 +36,7 @@ pub struct Trouble {
 /// A service that does not do its work, for no key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Away {
-    /// Why, as it was the last time: [`Error::Unreachable`] or [`Error::Misconfigured`].
+    /// Why, as it was the last time: neither [`Error::Denied`] nor [`Error::InvalidCiphertext`].
     pub error: Error,
     /// When it was first so, without an answer since.
     pub since: SystemTime,
@@ -42,7 +45,15 @@ pub struct Away {
 #[derive(Default)]
 pub(super) struct Troubles {
     keys: Mutex<HashMap<Slot, Remembered>>,
-    service: Mutex<Option<(Away, Instant)>>,
+    service: Mutex<Option<Failing>>,
+}
+
+/// Failures of the service in a row.
+struct Failing {
+    away: Away,
+    /// The first of those that followed each other within [`DOWN_AFTER`].
+    first: Instant,
+    last: Instant,
 }
 
 struct Remembered {
@@ -73,31 +84,45 @@ impl Troubles {
         }
     }
 
-    /// What went wrong with this key less than [`PAUSE`] ago.
+    /// What went wrong with this key just now.
     pub(super) fn just_now(&self, slot: &Slot) -> Option<Error> {
         let known = self.known();
         let remembered = known.get(slot)?;
-        (remembered.last.elapsed() < PAUSE).then(|| remembered.trouble.error.clone())
+        let error = &remembered.trouble.error;
+        (remembered.last.elapsed() < error.stands_for()).then(|| error.clone())
     }
 
-    /// Remembers how any call ended. A refusal is an answer.
+    /// Remembers how an attempt of a call ended. The refusal of one key is an answer.
     pub(super) fn answered(&self, error: Option<&Error>) {
         let mut service = self.service();
         *service = match error {
             None | Some(Error::Denied(_) | Error::InvalidCiphertext(_)) => None,
             Some(error @ (Error::Unreachable(_) | Error::Misconfigured(_))) => {
-                let since = service.as_ref().map(|(away, _)| away.since);
+                let (now, before) = (Instant::now(), service.take());
+                let since = before.as_ref().map(|failing| failing.away.since);
                 let away = Away {
                     error: error.clone(),
                     since: since.unwrap_or_else(SystemTime::now),
                 };
-                Some((away, Instant::now()))
+                let in_a_row = before.filter(|failing| failing.last.elapsed() < DOWN_AFTER);
+                Some(Failing {
+                    away,
+                    first: in_a_row.map_or(now, |failing| failing.first),
+                    last: now,
+                })
             }
         };
     }
 
     pub(super) fn away(&self) -> Option<Away> {
-        self.service().as_ref().map(|(away, _)| away.clone())
+        self.service().as_ref().map(|failing| failing.away.clone())
+    }
+
+    /// Whether nothing but failures came from the service for [`DOWN_AFTER`].
+    pub(super) fn is_down(&self) -> bool {
+        let service = self.service();
+        let failing = service.as_ref();
+        failing.is_some_and(|failing| failing.first.elapsed() >= DOWN_AFTER)
     }
 
     pub(super) fn forget(&self, stream: &StreamPath) {
@@ -117,14 +142,14 @@ impl Troubles {
         self.known()
             .retain(|_, remembered| remembered.last.elapsed() < TOLD_FOR);
         self.service()
-            .take_if(|(_, last)| last.elapsed() >= TOLD_FOR);
+            .take_if(|failing| failing.last.elapsed() >= TOLD_FOR);
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Slot, Remembered>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn service(&self) -> MutexGuard<'_, Option<(Away, Instant)>> {
+    fn service(&self) -> MutexGuard<'_, Option<Failing>> {
         self.service.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

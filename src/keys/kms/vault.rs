@@ -7,22 +7,30 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderName, HeaderValue, Request, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+    response::Parts,
+};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
+    client::legacy::{
+        Client,
+        connect::{Connected, HttpConnector, capture_connection},
+    },
+    rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{
-    CONNECT_TIMEOUT, Error, MAX_ANSWER_BYTES, WrappedDek,
+    CONNECT_TIMEOUT, Error, IDLE_TIMEOUT, MAX_ANSWER_BYTES, MAX_CALLS, WrappedDek,
     config::{VaultConfig, endpoint, is_name},
     context::Context,
     error::causes,
+    retry::{Connection, Failed},
 };
 use crate::{crypto::Key, file};
 
@@ -33,9 +41,12 @@ const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
 /// What every ciphertext of the engine starts with.
 const PREFIX: &str = "vault:v";
 
+type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
 /// One key of a transit engine.
 pub(super) struct Vault {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    kept: HttpClient,
+    unkept: HttpClient,
     /// Up to the operation: `https://vault:8200/v1/transit`.
     mount: String,
     key: String,
@@ -86,9 +97,11 @@ impl Vault {
             "" => None,
             name => HeaderValue::from_str(name).ok(),
         };
+        let connector = connector(config).map_err(wrong)?;
         let base = url.to_string();
         Ok(Self {
-            client: client(config).map_err(wrong)?,
+            kept: client(&connector, MAX_CALLS),
+            unkept: client(&connector, 0),
             mount: format!("{}/v1/{}", base.trim_end_matches('/'), config.mount),
             key: config.key.clone(),
             token_file: config.token_file.path().unwrap_or(Path::new("")).into(),
@@ -96,13 +109,19 @@ impl Vault {
         })
     }
 
-    pub(super) async fn wrap(&self, dek: &Key, context: Context<'_>) -> Result<WrappedDek, Error> {
+    pub(super) async fn wrap(
+        &self,
+        dek: &Key,
+        context: Context<'_>,
+        connection: Connection,
+    ) -> Result<WrappedDek, Failed> {
         let ask = Ask {
             plaintext: Some(&dek.to_base64()),
             ciphertext: None,
             associated_data: STANDARD.encode(context.bytes()),
         };
-        let answer = self.call(Operation::Encrypt, &self.key, &ask).await?;
+        let answer = self.call((Operation::Encrypt, &self.key), &ask, connection);
+        let answer = answer.await?;
         let blob = data(&answer)?.ciphertext.filter(|text| is_wrapped(text));
         let blob =
             blob.ok_or_else(|| Error::Unreachable("its answer holds no ciphertext".into()))?;
@@ -117,43 +136,55 @@ impl Vault {
         key: &str,
         blob: &[u8],
         context: Context<'_>,
-    ) -> Result<Key, Error> {
+        connection: Connection,
+    ) -> Result<Key, Failed> {
         // Both come from the config store, and one of them goes into a path.
         let blob = std::str::from_utf8(blob)
             .ok()
             .filter(|text| is_wrapped(text));
         let Some(blob) = blob.filter(|_| is_name(key)) else {
-            return Err(Error::InvalidCiphertext("not a ciphertext of Vault".into()));
+            return Err(Error::InvalidCiphertext("not a ciphertext of Vault".into()).into());
         };
         let ask = Ask {
             plaintext: None,
             ciphertext: Some(blob),
             associated_data: STANDARD.encode(context.bytes()),
         };
-        let answer = self.call(Operation::Decrypt, key, &ask).await?;
+        let answer = self.call((Operation::Decrypt, key), &ask, connection);
+        let answer = answer.await?;
         let plaintext = data(&answer)?.plaintext;
         let plaintext =
             plaintext.ok_or_else(|| Error::Unreachable("its answer holds no plaintext".into()))?;
-        Key::from_base64(plaintext.as_bytes())
-            .map_err(|error| Error::InvalidCiphertext(format!("what it holds {error}").into()))
+        Key::from_base64(plaintext.as_bytes()).map_err(|error| {
+            Error::InvalidCiphertext(format!("what it holds {error}").into()).into()
+        })
     }
 
     async fn call(
         &self,
-        operation: Operation,
-        key: &str,
+        (operation, key): (Operation, &str),
         ask: &Ask<'_>,
-    ) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let lost = |error: &dyn std::error::Error| Error::Unreachable(causes(error).into());
-        let request = self.request(operation, key, ask).await?;
-        let answer = self.client.request(request).await;
+        connection: Connection,
+    ) -> Result<Zeroizing<Vec<u8>>, Failed> {
+        let lost = |error: &dyn std::error::Error| Failed::lost(causes(error).into());
+        let mut request = self.request(operation, key, ask).await?;
+        let used = capture_connection(&mut request);
+        let client = match connection {
+            Connection::Kept => &self.kept,
+            Connection::New => &self.unkept,
+        };
+        let answer = client.request(request).await;
         let (head, body) = answer.map_err(|error| lost(&error))?.into_parts();
+        if head.status.is_server_error() {
+            // The server at the other end may be sealed, and another one behind the same address not.
+            used.connection_metadata().as_ref().map(Connected::poison);
+        }
         let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
         let body = body.map_err(|error| lost(&*error))?.to_bytes();
         let body = Zeroizing::new(Vec::from(body));
         match head.status {
             StatusCode::OK => Ok(body),
-            status => Err(refused(operation, status, &body)),
+            _ => Err(refused(operation, &head, &body)),
         }
     }
 
@@ -208,11 +239,18 @@ pub(super) fn token(path: &Path) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-/// A client that keeps no connection, for what went over one stays in its buffers. Calls are rare. It follows
-/// no redirect and repeats nothing.
-fn client(
-    config: &VaultConfig,
-) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, String> {
+/// Makes a client that keeps so many idle connections. It follows no redirect, and repeats only what
+/// did not fit a connection that the server had just ended.
+fn client(connector: &HttpsConnector<HttpConnector>, connections: usize) -> HttpClient {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(connections)
+        .http1_max_buf_size(MAX_ANSWER_BYTES)
+        .build(connector.clone())
+}
+
+fn connector(config: &VaultConfig) -> Result<HttpsConnector<HttpConnector>, String> {
     const CA: &str = "kms.vault.ca_file";
     let mut roots = RootCertStore::empty();
     match config.ca_file.path() {
@@ -237,16 +275,11 @@ fn client(
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    let connector = HttpsConnectorBuilder::new()
+    Ok(HttpsConnectorBuilder::new()
         .with_tls_config(tls)
         .https_or_http()
         .enable_http1()
-        .wrap_connector(http);
-    Ok(Client::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(0)
-        .retry_canceled_requests(false)
-        .http1_max_buf_size(MAX_ANSWER_BYTES)
-        .build(connector))
+        .wrap_connector(http))
 }
 
 fn data(answer: &[u8]) -> Result<Data<'_>, Error> {
@@ -264,10 +297,10 @@ fn is_wrapped(text: &str) -> bool {
 
 /// What a refusal means. The engine answers 400 to whatever is wrong with a request or the key, and tells
 /// them apart only in words.
-fn refused(operation: Operation, status: StatusCode, body: &[u8]) -> Error {
+fn refused(operation: Operation, head: &Parts, body: &[u8]) -> Failed {
     let refusal = serde_json::from_slice(body).unwrap_or(Refusal { errors: Vec::new() });
     let said = refusal.errors.join("; ");
-    let reason = format!("{}: {said}", status.as_u16()).into();
+    let reason = format!("{}: {said}", head.status.as_u16()).into();
     let says = |words: &[&str]| words.iter().any(|words| said.contains(words));
     let gone = ["encryption key not found", "disallowed by policy"];
     let misused = [
@@ -276,14 +309,18 @@ fn refused(operation: Operation, status: StatusCode, body: &[u8]) -> Error {
         "not supported",
         "unsupported",
     ];
-    match status.as_u16() {
+    let error = match head.status.as_u16() {
         400 if says(&gone) => Error::Denied(reason),
         400 if operation == Operation::Encrypt || says(&misused) => Error::Misconfigured(reason),
         400 => Error::InvalidCiphertext(reason),
         401 | 403 => Error::Denied(reason),
         // 412 is a replica that lags behind.
-        408 | 412 | 425 | 429 | 500.. => Error::Unreachable(reason),
+        408 | 412 | 425 | 429 | 500.. => {
+            let after = head.headers.get(RETRY_AFTER);
+            return Failed::later(reason, after.and_then(|after| after.to_str().ok()));
+        }
         300..400 => Error::Misconfigured("it redirects to another server".into()),
         _ => Error::Misconfigured(reason),
-    }
+    };
+    error.into()
 }

@@ -17,8 +17,6 @@ use crate::{
 
 /// How long a stream goes on under a key that is due before the next one is tried again.
 const GO_ON: Duration = Duration::from_secs(30);
-/// How long a failure stands where there is no key to go on under. As long as that of an unwrapping.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// What one stream remembers of a service that made no key.
 #[derive(Debug, Default)]
@@ -67,7 +65,7 @@ impl Outage {
     /// What it failed with.
     pub fn pause(&self) -> Result<(), kms::Error> {
         match &self.memory().failed {
-            Some((error, at)) if at.elapsed() < PAUSE => Err(error.clone()),
+            Some((error, at)) if at.elapsed() < error.stands_for() => Err(error.clone()),
             Some(_) | None => Ok(()),
         }
     }
@@ -132,10 +130,10 @@ mod tests {
     async fn a_failure_stands_for_a_moment() {
         let outage = Outage::default();
         outage.pause().unwrap();
-        let error = kms::Error::Denied("by policy".into());
+        let error = kms::Error::Unreachable("sealed".into());
         outage.failed(&error);
         assert_eq!(outage.pause(), Err(error));
-        tokio::time::advance(PAUSE).await;
+        tokio::time::advance(Duration::from_millis(100)).await;
         outage.pause().unwrap();
     }
 

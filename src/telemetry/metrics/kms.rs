@@ -15,6 +15,8 @@ const KMS_SECONDS: [f64; 11] = [
 pub struct KmsMetrics {
     /// Calls that came to an end.
     pub calls: Each<KmsOperation, KmsCall>,
+    /// Attempts that followed a failed one of the same call.
+    pub retries: IntCounter,
     /// Data keys held unwrapped.
     pub cached_keys: IntGauge,
 }
@@ -51,6 +53,10 @@ impl KmsMetrics {
         });
         Ok(Self {
             calls,
+            retries: register.counter(
+                "kms_retries_total",
+                "Repeated attempts of calls to the key management service.",
+            )?,
             cached_keys: register.gauge("kms_cached_keys", "Data keys held unwrapped.")?,
         })
     }

@@ -63,6 +63,7 @@ const EXPECTED: &[(&str, &[&str])] = &[
     ),
     ("streamseal_kms_requests_total", &["operation", "outcome"]),
     ("streamseal_kms_request_duration_seconds", &["operation"]),
+    ("streamseal_kms_retries_total", &[]),
     ("streamseal_kms_cached_keys", &[]),
     ("streamseal_store_size_bytes", &[]),
     ("streamseal_store_entries", &["kind"]),

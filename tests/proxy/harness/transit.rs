@@ -3,7 +3,11 @@
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -28,7 +32,14 @@ pub enum Transit {
     ServeOnce(watch::Receiver<bool>),
     /// It refuses calls whose path holds this word, and serves the others.
     Refuse(&'static str, u16, &'static str),
+    /// It refuses one call with this status, and serves those after it.
+    RefuseOnce(u16),
+    /// It serves at most this many calls at once, and refuses the others with 429 or 503.
+    AtMost(usize),
 }
+
+/// Time that a call takes of a service that serves so many at once.
+const CALL_TIME: Duration = Duration::from_millis(30);
 
 /// The server. It stops with the test's runtime.
 pub struct Vault {
@@ -40,6 +51,9 @@ struct Shared {
     act: Mutex<Transit>,
     /// The paths of all calls, in order.
     calls: Mutex<Vec<String>>,
+    /// Calls that are being served now.
+    serving: AtomicUsize,
+    connections: AtomicUsize,
     wrapped: Mutex<HashMap<String, Value>>,
 }
 
@@ -50,12 +64,15 @@ impl Vault {
         let shared = Arc::new(Shared {
             act: Mutex::new(Transit::Serve),
             calls: Mutex::default(),
+            serving: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
             wrapped: Mutex::default(),
         });
         let served = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((io, _)) = listener.accept().await {
                 let shared = Arc::clone(&served);
+                shared.connections.fetch_add(1, Ordering::SeqCst);
                 let service = service_fn(move |request| answer(Arc::clone(&shared), request));
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(io), service));
             }
@@ -92,6 +109,11 @@ impl Vault {
     pub fn calls(&self) -> usize {
         self.shared.calls.lock().unwrap().len()
     }
+
+    /// Number of connections that were opened to it.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
 }
 
 type Answered = Result<Response<Full<Bytes>>, std::io::Error>;
@@ -115,9 +137,27 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answered {
         }
         Transit::Refuse(word, status, text) if path.contains(word) => refusal(status, text),
         Transit::Refuse(..) => served(&shared, &path, asked),
+        Transit::RefuseOnce(status) => {
+            *shared.act.lock().unwrap() = Transit::Serve;
+            refusal(status, "not now")
+        }
+        Transit::AtMost(most) => at_most(most, &shared, &path, asked).await,
     };
     let said = Full::from(said.to_string());
     Ok(Response::builder().status(status).body(said).unwrap())
+}
+
+async fn at_most(most: usize, shared: &Shared, path: &str, asked: Value) -> (u16, Value) {
+    let before = shared.serving.fetch_add(1, Ordering::SeqCst);
+    let answer = match before < most {
+        true => {
+            tokio::time::sleep(CALL_TIME).await;
+            served(shared, path, asked)
+        }
+        false => refusal([429, 503][before % 2], "too many calls"),
+    };
+    shared.serving.fetch_sub(1, Ordering::SeqCst);
+    answer
 }
 
 /// What it made of a key is another text each time, and opens with the very same associated data.

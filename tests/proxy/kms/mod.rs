@@ -2,6 +2,7 @@
 
 mod access;
 mod errors;
+mod moments;
 mod moved;
 mod operator;
 mod outage;

@@ -50,8 +50,8 @@ fn service_error(code: &str) -> Act {
     Act::Answer(400, body.to_string())
 }
 
-/// How unwrapping fails.
-async fn fails(act: Act) -> Error {
+/// How one attempt of unwrapping fails.
+async fn attempt(act: Act) -> Failed {
     let server = service().await;
     server.act(act);
     let stream = stream();
@@ -59,10 +59,13 @@ async fn fails(act: Act) -> Error {
         stream: &stream,
         epoch: 1,
     };
-    let error = aws(&server)
-        .unwrap(ARN, b"blob", context)
-        .await
-        .unwrap_err();
+    let unwrapped = aws(&server).unwrap(ARN, b"blob", context).await;
+    assert_eq!(server.count(), 1, "the SDK makes its own attempts");
+    unwrapped.unwrap_err()
+}
+
+async fn fails(act: Act) -> Error {
+    let error = attempt(act).await.error;
     let shown = format!("{error} {error:?}");
     assert!(!shown.contains(SECRET));
     assert!(error.reason().len() <= 256 && !error.to_string().contains("arn:"));
@@ -122,23 +125,21 @@ async fn refusals_are_told_apart() {
 }
 
 #[tokio::test]
-async fn what_may_pass_is_tried_again_for_a_while() {
-    for act in [
-        service_error("ThrottlingException"),
-        Act::Answer(503, String::new()),
-        Act::BreakOff,
+async fn what_may_pass_is_worth_another_attempt() {
+    for (act, shortest) in [
+        (service_error("ThrottlingException"), 0),
+        (Act::Answer(503, String::new()), 0),
+        (Act::BreakOff, 0),
+        (Act::Later(429, "3".to_owned()), 3),
     ] {
-        let server = service().await;
-        server.act(act);
-        let stream = stream();
-        let context = Context {
-            stream: &stream,
-            epoch: 1,
-        };
-        let (aws, dek) = (aws(&server), Key::generate().unwrap());
-        let error = aws.wrap(&dek, context).await.unwrap_err();
-        assert!(matches!(error, Error::Unreachable(_)), "{error:?}");
-        assert_eq!(server.count(), 3, "{error:?}");
+        let failed = attempt(act).await;
+        assert!(matches!(failed.error, Error::Unreachable(_)), "{failed:?}");
+        let pause = failed.pause(Duration::ZERO);
+        assert_eq!(pause, Some(Duration::from_secs(shortest)), "{failed:?}");
+    }
+    for code in ["AccessDeniedException", "DisabledException"] {
+        let failed = attempt(service_error(code)).await;
+        assert_eq!(failed.pause(Duration::ZERO), None, "{failed:?}");
     }
 }
 
@@ -180,8 +181,8 @@ async fn redirects_are_not_followed() {
     assert_eq!(elsewhere.count(), 0);
 }
 
-#[tokio::test]
-async fn no_connection_outlives_its_call() {
+#[tokio::test(start_paused = true)]
+async fn kept_connection_ends_when_it_is_not_used() {
     let (server, stream) = (service().await, stream());
     let context = Context {
         stream: &stream,
@@ -189,9 +190,15 @@ async fn no_connection_outlives_its_call() {
     };
     let (aws, dek) = (aws(&server), Key::generate().unwrap());
     let held = Arc::strong_count(&server.state);
-    aws.wrap(&dek, context).await.unwrap();
+    for _ in 0..5 {
+        aws.wrap(&dek, context).await.unwrap();
+    }
+    assert_eq!(server.connections(), 1);
+    let began = Instant::now();
     // Each connection of the server holds its state.
     until(|| Arc::strong_count(&server.state) == held).await;
+    let kept = began.elapsed();
+    assert!(kept >= IDLE_TIMEOUT && kept < 3 * IDLE_TIMEOUT, "{kept:?}");
 }
 
 #[tokio::test]
@@ -206,6 +213,6 @@ async fn no_environment_sends_data_keys_in_clear() {
         epoch: 1,
     };
     let dek = Key::generate().unwrap();
-    let error = aws.wrap(&dek, context).await.unwrap_err();
+    let error = aws.wrap(&dek, context).await.unwrap_err().error;
     assert!(matches!(error, Error::Misconfigured(_)), "{error:?}");
 }

@@ -1,12 +1,12 @@
 //! Both services as they answer over HTTP, well and badly, and what the cache makes of it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     convert::Infallible,
     path::PathBuf,
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -30,6 +30,7 @@ use crate::file::OptionalFile;
 mod aws;
 mod cache;
 mod config;
+mod moments;
 mod vault;
 
 const TOKEN: &str = "hvs.a-token-of-vault";
@@ -50,6 +51,10 @@ enum Act {
     /// The same, once this is true.
     ServeOnce(watch::Receiver<bool>),
     Answer(u16, String),
+    /// A refusal with this `Retry-After`.
+    Later(u16, String),
+    /// What it should, after this time.
+    Slow(Duration),
     Redirect(String),
     /// An answer without an end.
     Endless,
@@ -67,6 +72,11 @@ struct Server {
 
 struct State {
     act: Mutex<Act>,
+    /// What it does with the next calls instead.
+    next: Mutex<VecDeque<Act>>,
+    connections: AtomicUsize,
+    at_once: AtomicUsize,
+    most_at_once: AtomicUsize,
     calls: Mutex<Vec<Call>>,
     serve: Box<Serve>,
 }
@@ -77,6 +87,10 @@ impl Server {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(State {
             act: Mutex::new(Act::Serve),
+            next: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            at_once: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
             calls: Mutex::default(),
             serve: Box::new(serve),
         });
@@ -84,6 +98,7 @@ impl Server {
         tokio::spawn(async move {
             while let Ok((io, _)) = listener.accept().await {
                 let state = Arc::clone(&served);
+                state.connections.fetch_add(1, Ordering::SeqCst);
                 let service = service_fn(move |request| answer(Arc::clone(&state), request));
                 let connection = http1::Builder::new().serve_connection(TokioIo::new(io), service);
                 tokio::spawn(connection);
@@ -94,6 +109,15 @@ impl Server {
 
     fn act(&self, act: Act) {
         *self.state.act.lock().unwrap() = act;
+    }
+
+    /// Has it do this with the next calls, one after another.
+    fn next(&self, acts: impl IntoIterator<Item = Act>) {
+        self.state.next.lock().unwrap().extend(acts);
+    }
+
+    fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
     }
 
     fn calls(&self) -> Vec<Call> {
@@ -125,7 +149,8 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answered {
         body: body.collect().await.unwrap().to_bytes(),
     };
     state.calls.lock().unwrap().push(call.clone());
-    let act = state.act.lock().unwrap().clone();
+    let next = state.next.lock().unwrap().pop_front();
+    let act = next.unwrap_or_else(|| state.act.lock().unwrap().clone());
     let full = |text: String| Full::from(text).boxed_unsync();
     let (status, text) = match act {
         Act::Serve => (state.serve)(&call),
@@ -134,6 +159,18 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answered {
             (state.serve)(&call)
         }
         Act::Answer(status, text) => (status, text),
+        Act::Later(status, after) => {
+            let answer = Response::builder().status(status);
+            let answer = answer.header("retry-after", after);
+            return Ok(answer.body(full(String::new())).unwrap());
+        }
+        Act::Slow(time) => {
+            let at_once = state.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+            state.most_at_once.fetch_max(at_once, Ordering::SeqCst);
+            sleep(time).await;
+            state.at_once.fetch_sub(1, Ordering::SeqCst);
+            (state.serve)(&call)
+        }
         Act::Redirect(to) => {
             let answer = Response::builder().status(307).header("location", to);
             return Ok(answer.body(full(String::new())).unwrap());
@@ -250,7 +287,7 @@ impl World {
 async fn until(condition: impl Fn() -> bool) {
     let waiting = async {
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            sleep(Duration::from_millis(2)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), waiting)
