@@ -292,7 +292,9 @@ impl Error {
             | Self::Decode(DecodeError::Invalid(_)) => Code::Invalid,
             Self::Unauthenticated(_) => Code::Authn,
             Self::Kms(error) => match error {
-                kms::Error::Unreachable(_) | kms::Error::Misconfigured(_) => Code::HotServer,
+                kms::Error::Unreachable(_)
+                | kms::Error::Unauthorized(_)
+                | kms::Error::Misconfigured(_) => Code::HotServer,
                 kms::Error::Denied(_) => Code::PermissionDenied,
                 kms::Error::InvalidCiphertext(_) => Code::DecryptionFailed,
             },

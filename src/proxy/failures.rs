@@ -58,7 +58,10 @@ impl Error {
             | Self::Raced(_)
             // The calls to the service are counted.
             | Self::Kms(
-                kms::Error::Unreachable(_) | kms::Error::Denied(_) | kms::Error::Misconfigured(_),
+                kms::Error::Unreachable(_)
+                | kms::Error::Unauthorized(_)
+                | kms::Error::Denied(_)
+                | kms::Error::Misconfigured(_),
             )
             | Self::NoRandomness(_)
             | Self::Exhausted { .. } => {}

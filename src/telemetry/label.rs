@@ -224,7 +224,9 @@ label! {
         Ok = "ok",
         /// No answer, or none for now.
         Unreachable = "unreachable",
-        /// The key may not be used.
+        /// The proxy's credentials are not accepted, or do not allow the use of the key.
+        Unauthorized = "unauthorized",
+        /// The key is disabled or gone.
         Denied = "denied",
         /// The wrapped key does not open.
         InvalidCiphertext = "invalid_ciphertext",

@@ -93,7 +93,7 @@ async fn another_key_in_the_configuration_leaves_what_is_wrapped() {
     let mut swapped = wrapped.clone();
     swapped.key = two;
     // An `IncorrectKeyException` of AWS, which moto does not know.
-    is_denied(after.unwrap(&stream, &swapped).await);
+    is_unauthorized(after.unwrap(&stream, &swapped).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,7 +107,7 @@ async fn a_key_that_may_not_be_used_is_denied() {
     is_denied(proxy.unwrap(&stream, &wrapped).await);
     let nowhere = Proxy::start(&moto.config("alias/none")).await;
     let dek = Key::generate().unwrap();
-    is_denied(nowhere.kms.wrap(&dek, &stream, 1).await);
+    is_misconfigured(nowhere.kms.wrap(&dek, &stream, 1).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -108,6 +108,11 @@ fn is_denied<T: std::fmt::Debug>(answer: Result<T, Error>) {
     assert!(matches!(refused, Error::Denied(_)), "{refused:?}");
 }
 
+fn is_unauthorized<T: std::fmt::Debug>(answer: Result<T, Error>) {
+    let refused = answer.unwrap_err();
+    assert!(matches!(refused, Error::Unauthorized(_)), "{refused:?}");
+}
+
 fn is_unreachable<T: std::fmt::Debug>(answer: Result<T, Error>) {
     let refused = answer.unwrap_err();
     assert!(matches!(refused, Error::Unreachable(_)), "{refused:?}");

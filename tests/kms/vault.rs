@@ -37,7 +37,7 @@ async fn a_server_that_is_not_certified_gets_no_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_policy_does_not_allow_is_denied() {
+async fn token_without_rights_is_the_proxys_own_trouble() {
     let bao = OpenBao::start().await;
     bao.key("k", "aes256-gcm96").await;
     bao.key("other", "aes256-gcm96").await;
@@ -46,14 +46,33 @@ async fn what_the_policy_does_not_allow_is_denied() {
     // A policy with `create` would make the key that is missing.
     for key in ["other", "missing"] {
         let proxy = Proxy::start(&bao.config(key, &token)).await;
-        is_denied(proxy.kms.wrap(&dek, &stream, 1).await);
+        is_unauthorized(proxy.kms.wrap(&dek, &stream, 1).await);
     }
     let config = bao.config("k", "nonsense");
     let proxy = Proxy::start(&config).await;
-    is_denied(proxy.kms.wrap(&dek, &stream, 1).await);
+    is_unauthorized(proxy.kms.wrap(&dek, &stream, 1).await);
     std::fs::write(config.vault.token_file.path().unwrap(), &token).unwrap();
     let (dek, wrapped) = proxy.wrapped(&stream).await;
     assert_eq!(proxy.unwrap(&stream, &wrapped).await.unwrap(), dek);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revoked_token_is_the_proxys_own_trouble() {
+    let bao = OpenBao::start().await;
+    bao.key("k", "aes256-gcm96").await;
+    let token = bao.token("k").await;
+    let config = bao.config("k", &token);
+    let (proxy, stream) = (Proxy::start(&config).await, stream("a"));
+    let (dek, wrapped) = proxy.wrapped(&stream).await;
+    let revoked = json!({ "token": token });
+    bao.ask("auth/token/revoke", &revoked).await;
+    is_unauthorized(proxy.unwrap(&stream, &wrapped).await);
+    assert!(proxy.kms.away().is_some());
+    let renewed = bao.token("k").await;
+    std::fs::write(config.vault.token_file.path().unwrap(), renewed).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    assert_eq!(proxy.unwrap(&stream, &wrapped).await.unwrap(), dek);
+    assert!(proxy.kms.away().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,9 @@ use crate::crypto::Key;
 /// What the SDK says where none of the usual sources has credentials.
 const NO_CREDENTIALS: &str = "no providers in chain provided credentials";
 
+/// What AWS STS says to a role that it does not hand out, or to a token that it does not take for one.
+const NO_ROLE: [&str; 3] = ["AccessDenied", "ExpiredToken", "InvalidIdentityToken"];
+
 /// What is said of an endpoint that the AWS environment names, and that is not private.
 const IN_CLEAR: &str = "the endpoint of AWS KMS is not https://";
 /// What is said of an answer that cannot be read.
@@ -185,6 +188,8 @@ fn failed<E: ProvideErrorMetadata>(error: SdkError<E, HttpResponse>) -> Failed {
             let says = |words: &[&str]| words.iter().any(|words| reason.contains(words));
             if says(&[NO_CREDENTIALS, IN_CLEAR]) {
                 Error::Misconfigured(reason.into()).into()
+            } else if says(&NO_ROLE) {
+                Error::Unauthorized(reason.into()).into()
             } else {
                 Failed::lost(reason.into())
             }
@@ -204,19 +209,20 @@ fn refused(code: &str, status: u16, said: &str) -> Error {
     let reason = format!("{code}: {said}").into();
     match code {
         "InvalidCiphertextException" | "IncorrectKeyException" => Error::InvalidCiphertext(reason),
+        "DisabledException" | "KMSInvalidStateException" | "NotFoundException" => {
+            Error::Denied(reason)
+        }
+        // The credentials, the role, or the key's policy for the role.
         "AccessDeniedException"
-        | "DisabledException"
         | "ExpiredTokenException"
         | "IncompleteSignature"
         | "InvalidClientTokenId"
         | "InvalidSignatureException"
-        | "KMSInvalidStateException"
         | "MissingAuthenticationToken"
         | "NotAuthorized"
-        | "NotFoundException"
         | "OptInRequired"
         | "SignatureDoesNotMatch"
-        | "UnrecognizedClientException" => Error::Denied(reason),
+        | "UnrecognizedClientException" => Error::Unauthorized(reason),
         "DependencyTimeoutException"
         | "InternalFailure"
         | "KMSInternalException"
@@ -228,6 +234,7 @@ fn refused(code: &str, status: u16, said: &str) -> Error {
         | "ThrottlingException"
         | "TooManyRequestsException" => Error::Unreachable(reason),
         _ if status >= 500 || status == 429 => Error::Unreachable(reason),
+        _ if status == 401 || status == 403 => Error::Unauthorized(reason),
         _ if (300..400).contains(&status) => {
             Error::Misconfigured("it redirects to another server".into())
         }

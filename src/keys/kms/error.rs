@@ -15,7 +15,11 @@ pub enum Error {
     /// The service cannot be reached, takes too long, is overloaded, sealed or broken. Later it may work.
     #[error("the key management service does not answer now")]
     Unreachable(Reason),
-    /// The service does not let this proxy use the key, or the key is disabled or gone.
+    /// The service does not accept the proxy's credentials, or does not let it use the key. Clients have no
+    /// part in that: they come with no credentials for the service.
+    #[error("the key management service does not let the proxy in now")]
+    Unauthorized(Reason),
+    /// The stream's key is disabled or gone, or this version of it.
     #[error("the key management service does not allow the use of the stream's key")]
     Denied(Reason),
     /// The wrapped key is damaged, or not one of this stream and epoch.
@@ -32,6 +36,7 @@ impl Error {
     pub fn reason(&self) -> &str {
         match self {
             Self::Unreachable(reason)
+            | Self::Unauthorized(reason)
             | Self::Denied(reason)
             | Self::InvalidCiphertext(reason)
             | Self::Misconfigured(reason) => &reason.0,
@@ -42,7 +47,9 @@ impl Error {
     /// are told to retry within a second, so that it stands for less.
     pub fn stands_for(&self) -> Duration {
         match self {
-            Self::Unreachable(_) | Self::Misconfigured(_) => Duration::from_millis(100),
+            Self::Unreachable(_) | Self::Unauthorized(_) | Self::Misconfigured(_) => {
+                Duration::from_millis(100)
+            }
             Self::Denied(_) | Self::InvalidCiphertext(_) => Duration::from_secs(1),
         }
     }
@@ -50,6 +57,7 @@ impl Error {
     pub(super) fn outcome(&self) -> KmsOutcome {
         match self {
             Self::Unreachable(_) => KmsOutcome::Unreachable,
+            Self::Unauthorized(_) => KmsOutcome::Unauthorized,
             Self::Denied(_) => KmsOutcome::Denied,
             Self::InvalidCiphertext(_) => KmsOutcome::InvalidCiphertext,
             Self::Misconfigured(_) => KmsOutcome::Misconfigured,

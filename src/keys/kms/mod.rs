@@ -133,7 +133,7 @@ impl Kms {
     ///
     /// # Errors
     ///
-    /// [`Error`], never [`Error::InvalidCiphertext`].
+    /// [`Error`], never [`Error::InvalidCiphertext`] or [`Error::Denied`].
     pub async fn wrap(
         &self,
         dek: &Key,
@@ -144,10 +144,11 @@ impl Kms {
         let wrapped = self.0.called(KmsOperation::Wrap, |connection| {
             // Boxed: the type of AWS's call is too deep to be part of what waits for it.
             Box::pin(async move {
-                match &self.0.provider {
+                let wrapped = match &self.0.provider {
                     Provider::Aws(aws) => aws.wrap(dek, context).await,
                     Provider::Vault(vault) => vault.wrap(dek, context, connection).await,
-                }
+                };
+                wrapped.map_err(Failed::of_wrapping)
             })
         });
         let wrapped = wrapped.await?;

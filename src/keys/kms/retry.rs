@@ -61,6 +61,15 @@ impl Failed {
         }
     }
 
+    /// Turns the refusal of a key into an error of the configuration: new data keys are wrapped under the
+    /// configured key, whatever the stream.
+    pub(super) fn of_wrapping(self) -> Self {
+        match self.error {
+            Error::Denied(reason) => Error::Misconfigured(reason).into(),
+            error => Self { error, ..self },
+        }
+    }
+
     /// Pause before the next attempt, at least `pause`; `None` when there is none.
     pub(super) fn pause(&self, pause: Duration) -> Option<Duration> {
         match self.retry {

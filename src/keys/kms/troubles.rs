@@ -97,7 +97,9 @@ impl Troubles {
         let mut service = self.service();
         *service = match error {
             None | Some(Error::Denied(_) | Error::InvalidCiphertext(_)) => None,
-            Some(error @ (Error::Unreachable(_) | Error::Misconfigured(_))) => {
+            Some(
+                error @ (Error::Unreachable(_) | Error::Unauthorized(_) | Error::Misconfigured(_)),
+            ) => {
                 let (now, before) = (Instant::now(), service.take());
                 let since = before.as_ref().map(|failing| failing.away.since);
                 let away = Away {

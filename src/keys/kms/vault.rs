@@ -296,7 +296,8 @@ fn is_wrapped(text: &str) -> bool {
 }
 
 /// What a refusal means. The engine answers 400 to whatever is wrong with a request or the key, and tells
-/// them apart only in words.
+/// them apart only in words. 401 and 403 are about the token and its policies: Vault tells no difference between a
+/// token that expired and one that may not use the key.
 fn refused(operation: Operation, head: &Parts, body: &[u8]) -> Failed {
     let refusal = serde_json::from_slice(body).unwrap_or(Refusal { errors: Vec::new() });
     let said = refusal.errors.join("; ");
@@ -313,7 +314,7 @@ fn refused(operation: Operation, head: &Parts, body: &[u8]) -> Failed {
         400 if says(&gone) => Error::Denied(reason),
         400 if operation == Operation::Encrypt || says(&misused) => Error::Misconfigured(reason),
         400 => Error::InvalidCiphertext(reason),
-        401 | 403 => Error::Denied(reason),
+        401 | 403 => Error::Unauthorized(reason),
         // 412 is a replica that lags behind.
         408 | 412 | 425 | 429 | 500.. => {
             let after = head.headers.get(RETRY_AFTER);

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// What the service does, and what the client hears.
-const CASES: [(Transit, u16, &str, &str); 5] = [
+const CASES: [(Transit, u16, &str, &str); 6] = [
     (Transit::Away, 502, "hot_server", "does not answer now"),
     (
         Transit::Refuse("/", 503, "Vault is sealed by whoever"),
@@ -19,6 +19,12 @@ const CASES: [(Transit, u16, &str, &str); 5] = [
     ),
     (
         Transit::Refuse("/", 403, "1 error occurred: permission denied by whoever"),
+        502,
+        "hot_server",
+        "does not let the proxy in",
+    ),
+    (
+        Transit::Refuse("decrypt", 400, "encryption key not found by whoever"),
         403,
         "permission_denied",
         "does not allow the use",
@@ -100,7 +106,7 @@ async fn a_key_that_nobody_may_decrypt_never_gets_records() {
     gateway.vault.act(denied.clone());
     let answer = gateway.ask(appends("s", Encoding::Json, &one("x"))).await;
     let told = (answer.status, &*answer.code());
-    assert_eq!(told, (403, "permission_denied"));
+    assert_eq!(told, (502, "hot_server"));
     assert!(gateway.entry("s").await.is_none());
     gateway.vault.act(Transit::Serve);
     ask_until(
@@ -112,7 +118,7 @@ async fn a_key_that_nobody_may_decrypt_never_gets_records() {
     // Nor does the next one.
     gateway.vault.act(denied);
     let refused = gateway.rotate("s").await.unwrap_err();
-    assert!(refused.contains("does not allow the use"), "{refused}");
+    assert!(refused.contains("does not let the proxy in"), "{refused}");
     assert_eq!(gateway.data_keys("s").await.unwrap().keys.len(), 1);
     let answer = gateway.ask(appends("s", Encoding::Json, &one("y"))).await;
     ack(Encoding::Json, &answer);

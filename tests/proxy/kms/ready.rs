@@ -35,8 +35,8 @@ async fn what_cannot_be_opened_is_named_while_it_is_so() {
     let said = ready(&gateway).await;
     assert_eq!(said["ok"], true, "{said}");
     assert!(said["streams"].is_null(), "{said}");
-    let reason = "permission denied by whoever";
-    gateway.vault.act(Transit::Refuse("decrypt", 403, reason));
+    let reason = "encryption key not found by whoever";
+    gateway.vault.act(Transit::Refuse("decrypt", 400, reason));
     let client = gateway.stack.h2().await;
     let denied = client.ask(reads("bad", "seq_num=0", Encoding::Json)).await;
     assert_eq!(denied.status, 403);
@@ -79,6 +79,29 @@ async fn a_service_that_is_away_is_said_and_takes_no_proxy_away() {
     ask_until(&client, again, |answer| answer.status == 200).await;
     assert_eq!(ready(&gateway).await["ok"], true);
     assert!(metric(&gateway).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_token_is_named_and_counted() {
+    let mut gateway = Gateway::with(RuleCipher::Aegis256, with_admin).await;
+    gateway.put("s", SECRET).await;
+    gateway.restart().await;
+    let refuse = Transit::Refuse("/", 403, "permission denied by whoever");
+    gateway.vault.act(refuse);
+    let read = gateway.ask(reads("s", "seq_num=0", Encoding::Json)).await;
+    assert_eq!((read.status, &*read.code()), (502, "hot_server"));
+    let said = ready(&gateway).await;
+    assert_eq!(said["ok"], false, "{said}");
+    let reason = said["reason"].as_str().unwrap();
+    assert!(reason.contains("does not let the proxy in"), "{said}");
+    let metrics = get(&gateway.stack, "/metrics").await.text();
+    let counted = "kms_requests_total{operation=\"unwrap\",outcome=\"unauthorized\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
+    gateway.vault.act(Transit::Serve);
+    let client = gateway.stack.h2().await;
+    let again = reads("s", "seq_num=0", Encoding::Json);
+    ask_until(&client, again, |answer| answer.status == 200).await;
+    assert_eq!(ready(&gateway).await["ok"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]

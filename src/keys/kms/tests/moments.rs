@@ -174,7 +174,7 @@ async fn silent_connections_are_not_tried_one_by_one() {
 async fn failures_are_remembered_as_long_as_they_stand() {
     for (act, milliseconds) in [
         (status(404), 100),
-        (status(403), 1000),
+        (status(403), 100),
         (Act::Later(503, "3600".into()), 100),
         (Act::Answer(400, "{}".into()), 1000),
     ] {
@@ -191,4 +191,15 @@ async fn failures_are_remembered_as_long_as_they_stand() {
         unwrap().await.unwrap_err();
         assert_eq!(world.server.count(), before + 1, "{first:?}");
     }
+}
+
+#[tokio::test]
+async fn refused_token_is_the_proxys_own_trouble() {
+    let world = World::start().await;
+    world.server.act(status(403));
+    let error = world.wrap().await.unwrap_err();
+    assert!(matches!(error, Error::Unauthorized(_)), "{error:?}");
+    let counted = world.counted(KmsOperation::Wrap, KmsOutcome::Unauthorized);
+    assert_eq!(counted, 1);
+    assert_eq!(world.kms.away().unwrap().error, error);
 }

@@ -91,7 +91,7 @@ async fn refusals_are_told_apart() {
             "missing 'context' for key derivation; the key was",
             KmsOutcome::Misconfigured,
         ),
-        (403, "permission denied", KmsOutcome::Denied),
+        (403, "permission denied", KmsOutcome::Unauthorized),
         (404, "no handler for route", KmsOutcome::Misconfigured),
         (405, "unsupported operation", KmsOutcome::Misconfigured),
         (429, "rate limit quota exceeded", KmsOutcome::Unreachable),
@@ -109,7 +109,11 @@ async fn refusals_are_told_apart() {
 #[tokio::test]
 async fn wrapping_never_finds_fault_with_a_ciphertext() {
     let world = World::start().await;
-    for text in ["whatever", "'[0].associated_data' provided for non-AEAD"] {
+    for text in [
+        "whatever",
+        "'[0].associated_data' provided for non-AEAD",
+        "encryption key not found",
+    ] {
         let (status, body) = refusal(400, text);
         let error = world.does_not_wrap(Act::Answer(status, body)).await;
         assert!(matches!(error, Error::Misconfigured(_)), "{error:?}");
@@ -211,7 +215,7 @@ async fn the_token_is_the_one_in_the_file_now() {
     let (dek, stream) = (Key::generate().unwrap(), stream());
     std::fs::write(&file, "another").unwrap();
     let error = world.kms.wrap(&dek, &stream, 0).await.unwrap_err();
-    assert!(matches!(error, Error::Denied(_)), "{error:?}");
+    assert!(matches!(error, Error::Unauthorized(_)), "{error:?}");
     for no_token in ["", "two tokens", "line\nbreak"] {
         std::fs::write(&file, no_token).unwrap();
         let calls = world.server.count();
