@@ -16,6 +16,7 @@ mod program;
 mod projects;
 mod ran;
 mod raw;
+mod relay;
 mod tap;
 mod traces;
 mod transit;
@@ -51,6 +52,7 @@ pub use raw::{
     CONTINUATION, DATA, GOAWAY, HEADERS, PUSH_PROMISE, Peer, RST_STREAM, Raw, SETTINGS, Says,
     WINDOW_UPDATE, http2_frame, literal,
 };
+pub use relay::{CANCEL, Fault, Goaway, Last, NO_ERROR, Place, RESET_CODES, Relay, Rule};
 pub use tap::{Tap, Way, contains};
 pub use traces::leaks;
 pub use transit::{Transit, Vault};

@@ -49,6 +49,8 @@ pub enum Peer {
     Http2(fn() -> Says),
     /// Speaks HTTP/1.1 over TLS and answers with this.
     Http1(fn() -> Says),
+    /// Speaks HTTP/1.1 over TLS, answers a request with this head so, and closes the connection.
+    Http1Closes(fn(&str) -> Vec<u8>),
 }
 
 /// The peer. It stops with the test's runtime.
@@ -65,7 +67,7 @@ impl Raw {
         let address = listener.local_addr().unwrap();
         let pushed = Arc::new(AtomicUsize::new(0));
         let (tls, certificate) = match peer {
-            Peer::Http1(_) => {
+            Peer::Http1(_) | Peer::Http1Closes(_) => {
                 let (tls, certificate) = tls();
                 (Some(tls), Some(certificate))
             }
@@ -167,19 +169,42 @@ async fn serve(peer: Peer, io: TcpStream, tls: Option<TlsAcceptor>, pushed: Arc<
         (Peer::Http1(says), Some(tls)) => match tls.accept(io).await {
             Ok(io) => {
                 let (mut read, write) = split(io);
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    match read.read_u8().await {
-                        Ok(byte) => head.push(byte),
-                        Err(_) => return,
-                    }
+                match http1_head(&mut read).await {
+                    Ok(_) => answer(read, write, says(), &pushed).await,
+                    Err(left) => Err(left),
                 }
-                answer(read, write, says(), &pushed).await
             }
             Err(refused) => Err(refused),
         },
-        (Peer::Http1(_), None) => unreachable!("HTTP/1.1 takes TLS"),
+        (Peer::Http1Closes(says), Some(tls)) => match tls.accept(io).await {
+            Ok(io) => answer_and_close(io, says).await,
+            Err(refused) => Err(refused),
+        },
+        (Peer::Http1(_) | Peer::Http1Closes(_), None) => unreachable!("HTTP/1.1 takes TLS"),
     };
+}
+
+/// Takes the head of a request.
+async fn http1_head(read: &mut (impl AsyncRead + Unpin)) -> std::io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(read.read_u8().await?);
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+async fn answer_and_close(
+    io: impl AsyncRead + AsyncWrite,
+    says: fn(&str) -> Vec<u8>,
+) -> std::io::Result<()> {
+    let (mut read, mut write) = split(io);
+    let head = http1_head(&mut read).await?;
+    write.write_all(&says(&head)).await?;
+    write.shutdown().await?;
+    // What was not read would reset the connection, and the answer might be lost.
+    let mut sink = [0; 4096];
+    while let 1.. = read.read(&mut sink).await? {}
+    Ok(())
 }
 
 /// Takes frames until the first request's headers.
