@@ -42,6 +42,8 @@ mod differential;
 mod drain;
 #[path = "proxy/encodings.rs"]
 mod encodings;
+#[path = "proxy/ends/mod.rs"]
+mod ends;
 #[path = "proxy/flow.rs"]
 mod flow;
 #[path = "proxy/fuzz.rs"]
