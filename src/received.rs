@@ -83,7 +83,10 @@ impl ReceivedBody {
 
 /// Whether the headers of an HTTP/1.1 answer announce where its body ends.
 fn announces_end(headers: &HeaderMap) -> bool {
-    let codings = headers.get_all(header::TRANSFER_ENCODING).iter().last();
+    let codings = headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .next_back();
     match codings {
         None => headers.contains_key(header::CONTENT_LENGTH),
         Some(codings) => codings.to_str().is_ok_and(|codings| {

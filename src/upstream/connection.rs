@@ -49,13 +49,13 @@ const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
 const SEND_BUFFER: usize = 256 * 1024;
 /// Header bytes accepted in a response: what s2-lite itself accepts in a request.
 const MAX_HEADER_LIST: u32 = 16 * 1024;
-/// Time without a byte from the peer after which a busy connection is asked for a sign of life, and the time that
-/// the answer may take. The interval is short, so that other requests leave a dead connection within 3 s
+/// Time without a byte from the peer after which a connection is asked for a sign of life, and the time that the
+/// answer may take. The interval is short, so that other requests leave a dead connection within 3 s
 /// ([`SUSPECT_AFTER`]). The limit is that of S2's own clients: a peer that pauses for some seconds loses nothing.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time without a byte from the peer of a busy connection after which it takes no new requests until one arrives. A
-/// living peer answers a ping before.
+/// Time without a byte from the peer after which a connection takes no new requests until one arrives. A living peer
+/// answers a ping before.
 const SUSPECT_AFTER: Duration = Duration::from_millis(2_600);
 /// Time without a byte from the peer after which a request that can be repeated is also sent elsewhere.
 const STALL: Duration = Duration::from_secs(1);
@@ -93,11 +93,13 @@ pub(super) struct Load {
     resets: AtomicUsize,
     /// The peer announced its end, or there were too many resets.
     is_retired: AtomicBool,
+    /// A request was also sent elsewhere, and no byte arrived since.
+    is_stalled: AtomicBool,
 }
 
 struct Now {
     streams: usize,
-    /// When `streams` last became 0, or left 0.
+    /// When `streams` last became 0.
     since: Instant,
 }
 
@@ -155,6 +157,7 @@ impl Load {
             last_read: AtomicU64::new(0),
             resets: AtomicUsize::new(0),
             is_retired: AtomicBool::new(false),
+            is_stalled: AtomicBool::new(false),
         }
     }
 
@@ -163,9 +166,6 @@ impl Load {
         let limit = self.limit.load(Ordering::Relaxed).min(MAX_STREAMS);
         let mut now = self.now();
         let free = now.streams < limit;
-        if free && now.streams == 0 {
-            now.since = Instant::now();
-        }
         now.streams += usize::from(free);
         free
     }
@@ -199,32 +199,33 @@ impl Load {
 
     /// Whether the peer should have given a sign of life and did not.
     pub(super) fn is_suspect(&self) -> bool {
-        self.quiet() > SUSPECT_AFTER
+        self.is_stalled.load(Ordering::Relaxed) || self.quiet() > SUSPECT_AFTER
     }
 
-    /// Waits until the peer of a busy connection has sent nothing for [`STALL`].
+    /// Waits, from now on, until the peer has sent nothing for [`STALL`]. Until it does, the connection takes no new
+    /// requests.
     pub(super) async fn stalled(&self) {
         let mut wait = STALL;
         while !wait.is_zero() {
             tokio::time::sleep(wait).await;
             wait = STALL.saturating_sub(self.quiet());
         }
+        self.is_stalled.store(true, Ordering::Relaxed);
     }
 
-    /// Time since the last byte of the peer, or since the connection became busy. Zero while it is idle.
+    /// When the last byte of the peer arrived.
+    pub(super) fn last_read(&self) -> Instant {
+        self.opened + Duration::from_millis(self.last_read.load(Ordering::Relaxed))
+    }
+
     fn quiet(&self) -> Duration {
-        let now = self.now();
-        if now.streams == 0 {
-            return Duration::ZERO;
-        }
-        let last_read = Duration::from_millis(self.last_read.load(Ordering::Relaxed));
-        let last_read = self.opened + last_read;
-        last_read.max(now.since).elapsed()
+        self.last_read().elapsed()
     }
 
     fn note_read(&self) {
         let after = self.opened.elapsed().as_millis();
         self.last_read.store(after as u64, Ordering::Relaxed);
+        self.is_stalled.store(false, Ordering::Relaxed);
     }
 
     /// How long there has been no request on the connection.
@@ -265,6 +266,7 @@ where
         .max_local_error_reset_streams(None)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
         .handshake::<_, RequestBody>(TokioIo::new(io))
         .await
         .map_err(|error| format!("HTTP/2: {error}"))?;

@@ -64,6 +64,8 @@ struct State {
     http2: Vec<Http2>,
     http1: Vec<IdleHttp1>,
     speaks_http1: bool,
+    /// When a connection was last found silent. Idle ones may share its fate until their peer sends something.
+    found_silent: Option<Instant>,
     /// The attempts to open a connection, each with the lane that it is for.
     opening: Vec<(Lane, Opening)>,
 }
@@ -205,6 +207,11 @@ impl Host {
         connection::open(&self.to, &self.tls, &self.preferred, open_now, sweep).await
     }
 
+    /// Notes that a connection is silent.
+    pub(super) fn found_silent(&self) {
+        self.state().found_silent = Some(Instant::now());
+    }
+
     /// Keeps an HTTP/1.1 connection for a later request, for at most this time.
     pub(super) fn keep_http1(&self, sender: Http1Sender, opened: Instant, limit: Duration) {
         self.state().keep_http1(sender, opened, limit);
@@ -282,10 +289,17 @@ impl State {
     fn own_or_idle(&mut self, lane: Lane, newer_than: Option<Instant>) -> Option<Lent> {
         let usable = |c: &&mut Http2| c.is_usable(newer_than);
         let mut own = self.http2.iter_mut().filter(usable);
-        let own = own.find_map(|c| (c.lane == lane).then(|| c.lend()).flatten());
+        let own = own.find_map(|c| {
+            let is_busy = c.lane == lane && c.load.streams() > 0;
+            is_busy.then(|| c.lend()).flatten()
+        });
         own.or_else(|| {
+            let silent = self.found_silent;
             let mut idle = self.http2.iter_mut().filter(usable);
-            let idle = idle.find(|c| c.load.streams() == 0)?;
+            let idle = idle.find(|c| {
+                let is_alive = silent.is_none_or(|silent| c.load.last_read() > silent);
+                is_alive && c.load.streams() == 0
+            })?;
             idle.lane = lane;
             idle.lend()
         })

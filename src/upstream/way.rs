@@ -93,7 +93,7 @@ impl Way {
         tokio::select! {
             biased;
             outcome = &mut first => return outcome,
-            () = load.stalled() => {}
+            () = load.stalled() => self.host.found_silent(),
         }
         let Some(request) = payload.next() else {
             return first.await;

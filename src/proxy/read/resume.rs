@@ -25,13 +25,12 @@ use crate::{
 };
 
 /// Waits before the attempts to open a lost session again. A session that loses its connection once more before it
-/// delivers anything goes on with the next wait. The sum is below the 20 s after which S2's clients miss a heartbeat.
-const WAITS: [Duration; 5] = [
+/// delivers anything goes on with the next wait. S2's clients repeat with the same waits after that.
+const WAITS: [Duration; 4] = [
     Duration::ZERO,
     Duration::from_millis(100),
     Duration::from_millis(500),
-    Duration::from_secs(2),
-    Duration::from_secs(5),
+    Duration::from_secs(1),
 ];
 
 /// Life of a session after which its loss counts as the first.

@@ -15,6 +15,7 @@ use crate::harness::{
 
 const ROUNDS: usize = 20;
 const REQUESTS: usize = 100;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How the other client leaves its requests.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +66,11 @@ async fn leave(relayed: &Relayed, leaving: Leaving) {
     let begun = join_all((0..REQUESTS).map(|at| begin(&client, at)));
     match leaving {
         Leaving::BeforeTheHead => {
-            let _left = tokio::time::timeout(Duration::from_millis(5), begun).await;
+            // A pause of the upstream: it gets requests and resets at the same moment.
+            relayed.back.hold();
+            let _left = tokio::time::timeout(PAUSE, begun).await;
+            tokio::time::sleep(PAUSE).await;
+            relayed.back.release();
         }
         Leaving::BehindTheHead => drop(begun.await),
         Leaving::WithItsConnection => {
