@@ -50,6 +50,8 @@ async fn read_session_resumes_after_goaway_or_loss() {
                     let reader = (version, encoding, query);
                     match disturbed(&relayed, reader, (at, fault)).await {
                         Ok(last_id) if last_id.as_ref() == ids.last() => {}
+                        // Nothing tells where the tail was: another start could leave records out.
+                        Err(Mistake::Broken(_)) if query == QUERIES[1] && is_early(at) => {}
                         Ok(last_id) => mistakes.add(format!("{what}, last id {last_id:?}"), at),
                         Err(mistake) => mistakes.add(format!("{what}, {mistake}"), at),
                     }
@@ -60,19 +62,39 @@ async fn read_session_resumes_after_goaway_or_loss() {
     mistakes.assert_none();
 }
 
+/// Whether the fault comes before the first batch.
+fn is_early(at: Place) -> bool {
+    matches!(at, Place::Head | Place::Messages(0, _))
+}
+
+/// Why a read is not as it should be.
+enum Mistake {
+    /// It ended with an error.
+    Broken(String),
+    Wrong(String),
+}
+
+impl std::fmt::Display for Mistake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Broken(text) | Self::Wrong(text)) = self;
+        f.write_str(text)
+    }
+}
+
 /// The id of the last event of a session with a fault, or what is wrong with it.
 async fn disturbed(
     relayed: &Relayed,
     (version, encoding, query): (Version, Encoding, &str),
     (at, fault): (Place, Fault),
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, Mistake> {
     let way = Way::Down;
     let fired = relayed.back.stats().fired;
     relayed.back.set(Rule { way, at, fault });
     let outcome = relayed.see(version, read("s", query, encoding)).await;
     assert_eq!(relayed.back.stats().fired, fired + 1, "{at:?} is nowhere");
     if !outcome.is_success(encoding) {
-        return Err(format!("an error, counted as {}", outcome.counted));
+        let counted = &outcome.counted;
+        return Err(Mistake::Broken(format!("an error, counted as {counted}")));
     }
     let bodies = outcome.bodies(encoding);
     let wanted = (0..STORED).map(|at| format!("record {at}"));
@@ -81,10 +103,11 @@ async fn disturbed(
         .map(|body| &**body)
         .eq(wanted.clone().map(String::into_bytes))
     {
-        return Err(format!("{} records, not those stored", bodies.len()));
+        let wrong = format!("{} records, not those stored", bodies.len());
+        return Err(Mistake::Wrong(wrong));
     }
     if outcome.counted != "ok" {
-        return Err(format!("counted as {}", outcome.counted));
+        return Err(Mistake::Wrong(format!("counted as {}", outcome.counted)));
     }
     let delivered = delivered(encoding, &outcome.answer.unwrap());
     Ok(delivered.ids.last().cloned())
