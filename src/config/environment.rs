@@ -39,7 +39,7 @@ pub(super) fn leaves(
     let mut mistakes = Vec::new();
     let mut keys = None;
     for (name, value) in variables {
-        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        let name = name.to_string_lossy();
         let Some(rest) = name.strip_prefix(PREFIX) else {
             continue;
         };
@@ -50,8 +50,14 @@ pub(super) fn leaves(
             .map(str::to_owned)
             .collect();
         if keys.iter().any(|key| is_settable(key) && *key == path) {
-            leaves.push(leaf(&name, path, &value));
-        } else if !is_known(&name) && !is_service_link(rest, &value) {
+            match value.to_str() {
+                Some(value) => leaves.push(leaf(&name, path, value)),
+                None => mistakes.push(format!("{name}: the value is not UTF-8")),
+            }
+            continue;
+        }
+        let value = value.to_string_lossy();
+        if !is_known(&name) && !is_service_link(rest, &value) {
             mistakes.push(sets_nothing(&name, &path, keys));
         }
     }
@@ -61,14 +67,27 @@ pub(super) fn leaves(
     }
 }
 
-fn leaf(name: &str, path: Vec<String>, value: &str) -> Leaf {
-    // Reading a value as TOML would never fails: what is nothing else is text.
-    let Ok(value) = value.parse();
-    Leaf {
-        path,
+/// The value of a variable. A key that takes text gets the text as it is, also `0123` or `true`; only the other
+/// keys (numbers, booleans, lists) get what the text reads as.
+fn leaf(name: &str, path: Vec<String>, text: &str) -> Leaf {
+    let leaf = |value| Leaf {
+        path: path.clone(),
         name: format!("environment variable {name}"),
         value,
+    };
+    let fits = |value: &Value| {
+        defaults()
+            .merge(leaf(value.clone()))
+            .extract::<Config>()
+            .is_ok()
+    };
+    let literal = Value::from(text);
+    if fits(&literal) {
+        return leaf(literal);
     }
+    // This never fails: what reads as nothing else is text again.
+    let Ok(read) = text.parse::<Value>();
+    leaf(if fits(&read) { read } else { literal })
 }
 
 /// Every key of the configuration, found by asking each section for the names in it.

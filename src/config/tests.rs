@@ -319,6 +319,134 @@ fn every_key_of_the_reference_has_a_variable() {
     assert_eq!(config.store.plain_streams, Some(PlainStreams::Refuse));
 }
 
+/// Keys of the reference that are written as text, and take only some of it: addresses, words, times and sizes.
+const SOME_TEXT_ONLY: [&str; 17] = [
+    "admin.address",
+    "keys.check",
+    "keys.on_plain",
+    "keys.rotate_after.age",
+    "keys.rotate_after.bytes",
+    "kms.cache_ttl",
+    "kms.provider",
+    "limits.compression",
+    "limits.drain_timeout",
+    "limits.handshake_timeout",
+    "limits.header_timeout",
+    "limits.max_inflight_bytes",
+    "limits.oversize_batches",
+    "listen.address",
+    "listen.authenticate",
+    "store.kind",
+    "store.unknown_streams",
+];
+
+/// Every key of the reference that is written as text, with its value.
+fn texts_of_the_reference() -> Vec<(String, String)> {
+    fn collect(path: &mut Vec<String>, value: &toml::Value, texts: &mut Vec<(String, String)>) {
+        match value {
+            toml::Value::Table(table) => {
+                for (key, value) in table {
+                    path.push(key.clone());
+                    collect(path, value, texts);
+                    path.pop();
+                }
+            }
+            toml::Value::String(text) => texts.push((path.join("."), text.clone())),
+            _ => {}
+        }
+    }
+    let reference: toml::Table = REFERENCE.parse().unwrap();
+    let mut texts = Vec::new();
+    collect(&mut Vec::new(), &toml::Value::Table(reference), &mut texts);
+    texts
+}
+
+/// The value that `key` has in a configuration, as the configuration is written out.
+fn written_value(config: &Config, key: &str) -> toml::Value {
+    let written: toml::Table = config.to_toml().unwrap().parse().unwrap();
+    let value = toml::Value::Table(written);
+    key.split('.')
+        .fold(value, |value, name| value[name].clone())
+}
+
+#[test]
+fn a_text_key_takes_any_text_from_a_variable() {
+    for (key, _) in texts_of_the_reference() {
+        if SOME_TEXT_ONLY.contains(&&*key) {
+            continue;
+        }
+        let name = format!("STREAMSEAL_{}", key.replace('.', "__").to_ascii_uppercase());
+        for text in [
+            "0123",
+            "true",
+            "false",
+            "123456789012",
+            "1e5",
+            "-1",
+            "1.50",
+            "inf",
+            "nan",
+            "null",
+            "'x'",
+            "\"x\"",
+            "[x]",
+            "[1, 2]",
+            "{a=1}",
+            "{",
+            " x ",
+            "",
+            "1_000",
+            "0x10",
+            "99999999999999999999999999",
+        ] {
+            let loaded = load("", &[(&name, text)]);
+            let value = loaded.map(|config| written_value(&config, &key));
+            assert_eq!(value.ok(), Some(text.into()), "{name}={text}");
+        }
+    }
+}
+
+#[test]
+fn other_keys_read_their_variables_by_their_types() {
+    for (key, text, value) in [
+        ("listen.plaintext", "true", toml::Value::Boolean(true)),
+        ("limits.max_connections", "007", 7.into()),
+        ("keys.rotate_after.records", "10", 10.into()),
+        ("traces.sample_ratio", "0.5", 0.5.into()),
+        ("traces.sample_ratio", "1", 1.0.into()),
+        ("limits.drain_timeout", "90s", "1m 30s".into()),
+        ("limits.max_inflight_bytes", "20971520", "20 MiB".into()),
+        ("limits.max_inflight_bytes", "1 GiB", "1 GiB".into()),
+        ("store.plain_streams", "refuse", "refuse".into()),
+    ] {
+        let name = format!("STREAMSEAL_{}", key.replace('.', "__").to_ascii_uppercase());
+        let config = load("", &[(&name, text)]).unwrap();
+        assert_eq!(written_value(&config, key), value, "{name}={text}");
+    }
+    for (key, text) in [
+        ("listen.plaintext", "yes"),
+        ("listen.authenticate", "0"),
+        ("limits.max_connections", "-1"),
+        ("limits.drain_timeout", "90"),
+        ("store.kind", "true"),
+    ] {
+        let name = format!("STREAMSEAL_{}", key.replace('.', "__").to_ascii_uppercase());
+        let found = mistakes("", &[(&name, text)]);
+        assert!(found[0].contains("expected"), "{found:?}");
+        assert!(found[0].contains(&name), "{found:?}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_not_utf8_is_refused() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let value = OsString::from_vec(b"/run/\xff".to_vec());
+    let variables = [("STREAMSEAL_STORE__PATH".into(), value)];
+    let error = Config::load_from(None, variables.into_iter()).unwrap_err();
+    let wanted = "STREAMSEAL_STORE__PATH: the value is not UTF-8";
+    assert!(error.to_string().ends_with(wanted), "{error}");
+}
+
 #[test]
 fn missing_file_is_an_error() {
     let error = Config::load(Some(Path::new("/nowhere/streamseal.toml"))).unwrap_err();
