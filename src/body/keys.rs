@@ -81,10 +81,10 @@ impl SessionKeys {
         self.opener.keep_only(&[]);
     }
 
-    /// Fetches what the records to come need, and lets go of what a session at rest does not.
+    /// Fetches what the records to come need, in their order, and lets go of what a session at rest does not.
     ///
     /// # Errors
-    /// A key cannot be had now.
+    /// A key cannot be had now. Records before the first that needs it can be opened.
     pub(super) async fn prepare(&mut self, opening: &Opening) -> Result<(), BoxError> {
         let Some(source) = &mut self.source else {
             return Ok(());
@@ -205,7 +205,8 @@ mod tests {
         for (epoch, error) in [(8, OpenError::Shredded), (9, OpenError::Epoch)] {
             let mut opening = batch(&[epoch]);
             keys.prepare(&opening).await.unwrap();
-            assert_eq!(opening.next(keys.opener()), Err(error));
+            let record = opening.next(keys.opener()).unwrap_err();
+            assert_eq!((record.seq_num, record.cause), (0, error));
         }
     }
 

@@ -3,13 +3,15 @@
 use std::{sync::Arc, time::Instant};
 
 use crate::{
-    crypto::{Cipher, OpenError, Opener, StreamCipher},
+    crypto::{Cipher, Opener, StreamCipher},
     stream::StreamPath,
     telemetry::{
         label::{CipherName, Direction},
         metrics::{CipherMetrics, Metrics, StreamCounters},
     },
-    wire::record::{AppendInput, Fit, Opening, ReadBatch, Record, SealError, SealedInput},
+    wire::record::{
+        AppendInput, Fit, Opening, ReadBatch, Record, SealError, SealedInput, UnopenedRecord,
+    },
 };
 
 /// Seals and opens the records of one stream, and counts them. Commands are not sealed and do not count.
@@ -70,7 +72,7 @@ impl Meter {
         &self,
         opening: &mut Opening,
         opener: &Opener,
-    ) -> Result<Option<ReadBatch>, OpenError> {
+    ) -> Result<Option<ReadBatch>, UnopenedRecord> {
         let began = Instant::now();
         let Some(batch) = opening.next(opener)? else {
             return Ok(None);

@@ -7,11 +7,10 @@ use super::{
     keys::SessionKeys,
 };
 use crate::{
-    crypto::OpenError,
     upstream::{BoxError, ResponseBody},
     wire::{
         DecodeError, proto,
-        record::{Opening, ReadBatch},
+        record::{Opening, ReadBatch, UnopenedRecord},
         s2s::Frame,
     },
 };
@@ -39,9 +38,9 @@ pub enum Opened {
 /// Why there is nothing next.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// A record did not open. Nothing of its batch is delivered.
+    /// A record did not open. The records before it were delivered.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(#[from] UnopenedRecord),
     /// The upstream's bytes do not decode.
     #[error("the upstream's batch does not decode: {0}")]
     Decode(#[from] DecodeError),
@@ -109,9 +108,11 @@ impl Reader {
             if self.over {
                 return Ok(None);
             }
-            if let Some((opening, _)) = &self.opening {
-                let prepared = self.keys.prepare(opening).await;
-                prepared.map_err(ReadError::NoKey)?;
+            if let Some((opening, _)) = &self.opening
+                && let Err(error) = self.keys.prepare(opening).await
+                && opening.is_without_key(self.keys.opener())
+            {
+                return Err(ReadError::NoKey(error));
             }
             if let Some(opened) = self.open()? {
                 return Ok(Some(opened));
@@ -152,7 +153,7 @@ impl Reader {
 
     /// Opens the next piece of the batch at hand; `None` when there is none, or the limits leave nothing
     /// of it.
-    fn open(&mut self) -> Result<Option<Opened>, OpenError> {
+    fn open(&mut self) -> Result<Option<Opened>, UnopenedRecord> {
         let Some((opening, reconnect_advised)) = &mut self.opening else {
             return Ok(None);
         };

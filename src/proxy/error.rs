@@ -5,13 +5,15 @@ use serde::Serialize;
 
 use super::gate;
 use crate::{
-    crypto::OpenError,
     keys::{self, kms},
     registry, store,
     stream::StreamPath,
     telemetry::{label::Fault, printable},
     upstream,
-    wire::{DecodeError, record::SealError},
+    wire::{
+        DecodeError,
+        record::{SealError, UnopenedRecord},
+    },
 };
 
 /// Why a request failed in the proxy. The upstream's own errors are not here: they pass untouched.
@@ -21,8 +23,8 @@ pub enum Error {
     #[error(transparent)]
     Key(#[from] keys::Error),
     /// A stored record did not open. The cause is for the log: to the client every cause is the same.
-    #[error("record decryption failed")]
-    Open(#[from] OpenError),
+    #[error(transparent)]
+    Open(UnopenedRecord),
     /// There is no good API key where one is asked for. The cause is for the log: to the client every cause
     /// is the same.
     #[error("access token is not valid")]
@@ -150,6 +152,11 @@ pub enum Error {
     /// The key of stored records is gone for ever.
     #[error("the key of these records was shredded: nobody can decrypt them any more")]
     KeyShredded,
+    /// The key of a stored record was shredded.
+    #[error(
+        "the key of the record at seq_num {0} was shredded: the record cannot be decrypted any more"
+    )]
+    RecordShredded(u64),
     /// The operating system has no randomness for a new key.
     #[error("no randomness for a new key")]
     NoRandomness(#[source] rand::rngs::SysError),
@@ -298,7 +305,9 @@ impl Error {
                 kms::Error::Denied(_) => Code::PermissionDenied,
                 kms::Error::InvalidCiphertext(_) => Code::DecryptionFailed,
             },
-            Self::Open(_) | Self::DataKey(_) | Self::KeyShredded => Code::DecryptionFailed,
+            Self::Open(_) | Self::DataKey(_) | Self::KeyShredded | Self::RecordShredded(_) => {
+                Code::DecryptionFailed
+            }
             Self::Registry(error) => registry_row(error).0,
             Self::Decode(DecodeError::Json(_)) | Self::BadJson(_) => Code::BadJson,
             Self::Decode(DecodeError::Proto(_)) => Code::BadProto,
@@ -351,6 +360,7 @@ impl Error {
             | Self::Declared(_)
             | Self::Raced(_)
             | Self::KeyShredded
+            | Self::RecordShredded(_)
             | Self::Exhausted { .. } => Fault::Client,
             Self::Open(_)
             | Self::Unreachable(_)

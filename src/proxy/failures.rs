@@ -17,8 +17,8 @@ impl Error {
         match self {
             Self::Key(error) => records.key_errors.of(key_failure(*error)).inc(),
             Self::Registry(registry::Error::WrongKey) => records.key_errors.of(KeyFailure::WrongKey).inc(),
-            Self::Open(error) => records.decryption_failures.of(open_failure(*error)).inc(),
-            Self::KeyShredded => records.decryption_failures.of(OpenFailure::Shredded).inc(),
+            Self::Open(record) => records.decryption_failures.of(open_failure(record.cause)).inc(),
+            Self::KeyShredded | Self::RecordShredded(_) => records.decryption_failures.of(OpenFailure::Shredded).inc(),
             Self::DataKey(_) | Self::Kms(kms::Error::InvalidCiphertext(_)) => {
                 records.key_errors.of(KeyFailure::DataKey).inc();
             }

@@ -36,7 +36,7 @@ use crate::{
         json::{self, Format},
         media::Media,
         proto,
-        record::{Position, ReadBatch, Record},
+        record::{Position, ReadBatch, Record, UnopenedRecord},
         s2s::{self, Compression},
         sse::{self, LastEventId},
     },
@@ -476,8 +476,11 @@ fn chunks(
 impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Open(OpenError::Shredded) => Self::KeyShredded,
-            ReadError::Open(error) => Self::Open(error),
+            ReadError::Open(UnopenedRecord {
+                seq_num,
+                cause: OpenError::Shredded,
+            }) => Self::RecordShredded(seq_num),
+            ReadError::Open(record) => Self::Open(record),
             ReadError::Decode(_) => Self::Garbage("a batch that does not decode"),
             ReadError::Broken(_) => Self::Broken,
             // Keys are fetched by the proxy itself, and so fail in its terms.

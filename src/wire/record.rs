@@ -14,7 +14,7 @@ use super::DecodeError;
 pub use append::{AppendAck, AppendInput, AppendRecord};
 pub use command::{Command, FencingToken, TrimPoint};
 pub use envelope::{Envelope, MalformedEnvelope};
-pub use read::{Opening, ReadBatch, SequencedRecord, StoredBatch, StoredRecord};
+pub use read::{Opening, ReadBatch, SequencedRecord, StoredBatch, StoredRecord, UnopenedRecord};
 pub use sealed::{Fit, OversizeBatches, RecordCompression, SealError, SealedInput, SealedRecord};
 
 /// Largest metered size of a batch, and so of a record: 1 MiB (S2's rule, `s2-common` caps).

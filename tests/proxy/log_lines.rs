@@ -118,6 +118,8 @@ async fn each_failed_request_is_one_line() {
         );
         assert!(line["duration_ms"].is_f64(), "{line}");
         assert_ne!(line["message"], "", "{line}");
+        let names_record = line.to_string().contains("at seq_num 0");
+        assert_eq!(names_record, stream == &"spoiled", "{line}");
     }
     // Nothing else that was asked is in the log.
     let mut others = lines(&program.log());

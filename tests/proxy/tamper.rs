@@ -1,4 +1,4 @@
-//! A record that is not exactly what was sealed for its stream is refused, and its batch with it.
+//! A record that is not exactly what was sealed for its stream is refused. A session delivers what precedes it.
 
 use bytes::Bytes;
 use s2_api::v1::stream::proto::{AppendRecord, ReadBatch, SequencedRecord};
@@ -10,8 +10,10 @@ use crate::harness::{
 
 /// In the batch before the bad one, which is delivered.
 const BEFORE: &str = "a record that was delivered before";
-/// In the bad batch, beside and in the bad record: never delivered.
-const BESIDE: &[u8] = b"a good record in a bad batch";
+/// In the bad batch, before the bad record: sessions deliver it.
+const AHEAD: &[u8] = b"a good record ahead of the bad one";
+/// In the bad batch, behind and in the bad record: never delivered.
+const BEHIND: &[u8] = b"a good record behind the bad one";
 const BAD: &[u8] = b"what stands in the bad record";
 
 /// Every way to spoil a record of stream `stream`.
@@ -75,10 +77,16 @@ async fn good_stream(stack: &Stack, stream: &str) {
     ack(Encoding::Proto, &answer);
 }
 
-fn clean_of_the_bad_batch(what: &str, bytes: &[u8]) {
-    assert!(!contains(bytes, BESIDE), "{what}");
+/// A batch with a good record on each side of a bad one.
+fn bad_batch(cipher: &str, stream: &str, bad: AppendRecord) -> [AppendRecord; 3] {
+    let good = |body| seal(cipher, KEY, stream, &record(&[], body));
+    [good(AHEAD), bad, good(BEHIND)]
+}
+
+fn clean_of_the_bad_record(what: &str, bytes: &[u8]) {
+    assert!(!contains(bytes, BEHIND), "{what}");
     assert!(!contains(bytes, BAD), "{what}");
-    let base64 = leaks(bytes, BESIDE) || leaks(bytes, BAD);
+    let base64 = leaks(bytes, BEHIND) || leaks(bytes, BAD);
     assert!(!base64, "{what}");
 }
 
@@ -92,14 +100,13 @@ async fn a_spoiled_record_fails_every_read() {
             let stream = at.to_string();
             let (what, bad) = spoiled(cipher, &stream).swap_remove(at);
             good_stream(&stack, &stream).await;
-            let beside = seal(cipher, KEY, &stream, &record(&[], BESIDE));
-            stack.store(&stream, [beside.clone(), bad, beside]).await;
+            stack.store(&stream, bad_batch(cipher, &stream, bad)).await;
             for encoding in Encoding::READS {
                 let what = format!("{what}, {cipher}, {encoding:?}");
                 let ask = read(&stream, "seq_num=1&count=3", encoding);
                 let answer = client.ask(ask).await;
                 assert_refused(&what, encoding, &answer);
-                clean_of_the_bad_batch(&what, &answer.body);
+                clean_of_the_bad_record(&what, &answer.body);
             }
             let good = client
                 .ask(read(&stream, "seq_num=0&count=1", Encoding::Json))
@@ -109,8 +116,8 @@ async fn a_spoiled_record_fails_every_read() {
     }
 }
 
-/// Nothing was delivered, and the error came as this encoding has it: server-sent events carry no
-/// status, the others 400.
+/// A session delivered the record ahead of the bad one, and a whole answer nothing. The error names the bad
+/// record, as this encoding has it: server-sent events carry no status, the others 400.
 fn assert_refused(what: &str, encoding: Encoding, answer: &Answer) {
     let (got, code) = (delivered(encoding, answer), "decryption_failed".to_owned());
     let (status, content_type) = match encoding {
@@ -119,7 +126,18 @@ fn assert_refused(what: &str, encoding: Encoding, answer: &Answer) {
         Encoding::Json | Encoding::Base64 | Encoding::Proto => (400, "application/json"),
     };
     assert_eq!(got.end, End::Failed { status, code }, "{what}");
-    assert_eq!(got.batches, [], "{what}");
+    let is_session = answer.status == 200;
+    let bodies: Vec<_> = got
+        .records()
+        .iter()
+        .map(|record| record.body.clone())
+        .collect();
+    assert_eq!(bodies, vec![AHEAD; usize::from(is_session)], "{what}");
+    assert!(
+        answer.text().contains("at seq_num 2\""),
+        "{what}: {}",
+        answer.text()
+    );
     assert_eq!(answer.header("content-type"), Some(content_type), "{what}");
 }
 
@@ -143,7 +161,7 @@ async fn followers(h1: &Client, h2: &Client, stream: &str) -> (Live, Live) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_delivers_what_precedes_the_bad_batch_and_no_more() {
+async fn a_session_delivers_what_precedes_the_bad_record_only() {
     for cipher in CIPHERS {
         let stack = Stack::start().await;
         stack.create_basin(Some(cipher)).await;
@@ -153,18 +171,22 @@ async fn a_session_delivers_what_precedes_the_bad_batch_and_no_more() {
             let (what, bad) = spoiled(cipher, &stream).swap_remove(at);
             good_stream(&stack, &stream).await;
             let (mut frames, mut events) = followers(&h1, &h2, &stream).await;
-            let beside = seal(cipher, KEY, &stream, &record(&[], BESIDE));
-            stack.store(&stream, [beside.clone(), bad, beside]).await;
+            stack.store(&stream, bad_batch(cipher, &stream, bad)).await;
 
+            let ahead = frames.frame().await.unwrap().unwrap().batch();
+            let ahead: Vec<_> = ahead.records.iter().map(|record| &record.body).collect();
+            assert_eq!(ahead, [AHEAD], "{what}");
             let end = frames.frame().await.unwrap().unwrap().failure();
             assert_eq!(end, (400, "decryption_failed".to_owned()), "{what}");
             assert_eq!(frames.frame().await.unwrap(), None, "{what}");
-            clean_of_the_bad_batch(what, &frames.received);
+            clean_of_the_bad_record(what, &frames.received);
+            let ahead = events.event().await.unwrap().unwrap();
+            assert!(ahead.starts_with("event: batch\n"), "{ahead}");
             let end = events.event().await.unwrap().unwrap();
             let error = "event: error\ndata: {\"code\":\"decryption_failed\"";
             assert!(end.starts_with(error), "{end}");
             assert_eq!(events.event().await.unwrap(), None, "{what}");
-            clean_of_the_bad_batch(what, &events.received);
+            clean_of_the_bad_record(what, &events.received);
         }
     }
 }
@@ -219,7 +241,7 @@ async fn garbage_from_upstream_never_looks_like_records() {
                 "{what} {encoding:?}: {got:?}"
             );
             assert_eq!(got.batches, []);
-            clean_of_the_bad_batch(what, &answer.body);
+            clean_of_the_bad_record(what, &answer.body);
         }
     }
 }
@@ -244,8 +266,8 @@ async fn a_forged_batch_is_refused() {
             let player = stack.lite.play(&records("s"));
             player
                 .play(forged([
-                    seal("aes-256-gcm", KEY, "s", &record(&[], BESIDE)),
                     bad.clone(),
+                    seal("aes-256-gcm", KEY, "s", &record(&[], BEHIND)),
                 ]))
                 .await;
             drop(player);
@@ -259,7 +281,7 @@ async fn a_forged_batch_is_refused() {
                 matches!(got.end, End::Failed { .. }),
                 "{what} {encoding:?}: {got:?}"
             );
-            clean_of_the_bad_batch(what, &answer.body);
+            clean_of_the_bad_record(what, &answer.body);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Reads: the batch the upstream stored, and the opened batch a client may see.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use bytes::{Bytes, BytesMut};
 
@@ -16,6 +16,17 @@ pub struct SequencedRecord {
     pub timestamp: u64,
     /// The record.
     pub record: Record,
+}
+
+/// The position of a record that does not open, and the cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("record decryption failed at seq_num {seq_num}")]
+pub struct UnopenedRecord {
+    /// Sequence number, as the upstream gave it.
+    pub seq_num: u64,
+    /// Why the record does not open.
+    #[source]
+    pub cause: OpenError,
 }
 
 /// What a client reads at once.
@@ -56,12 +67,14 @@ impl StoredRecord {
     }
 
     /// Opens the record into `arena`.
-    fn open(self, opener: &Opener, arena: &mut BytesMut) -> Result<SequencedRecord, OpenError> {
+    fn open(&self, opener: &Opener, arena: &mut BytesMut) -> Result<SequencedRecord, OpenError> {
         let record = match self.headers.as_slice() {
             [] => Record::Data(Envelope::open(opener, &self.body, arena)?),
-            [header] if header.name.is_empty() => Command::from_parts(&header.value, self.body)
-                .map(Record::Command)
-                .map_err(|_| OpenError::HeadersInClear)?,
+            [header] if header.name.is_empty() => {
+                Command::from_parts(&header.value, self.body.clone())
+                    .map(Record::Command)
+                    .map_err(|_| OpenError::HeadersInClear)?
+            }
             _ => return Err(OpenError::HeadersInClear),
         };
         Ok(SequencedRecord {
@@ -103,7 +116,7 @@ impl StoredBatch {
         let mut arena = BytesMut::with_capacity(stored_bytes);
         let records = self
             .records
-            .into_iter()
+            .iter()
             .map(|record| record.open(opener, &mut arena))
             .collect::<Result<_, _>>()?;
         Ok(ReadBatch {
@@ -138,12 +151,12 @@ pub struct Opening {
 
 impl Opening {
     /// Opens as many records as make up one batch in clear; `None` after the last piece. The batch's tail
-    /// comes with that one.
+    /// comes with that one. A piece also ends before a record that does not open, so that the records before
+    /// it come out first.
     ///
     /// # Errors
-    /// [`OpenError`] of the first record that is neither a valid command nor opens. Nothing of its piece
-    /// comes out then.
-    pub fn next(&mut self, opener: &Opener) -> Result<Option<ReadBatch>, OpenError> {
+    /// [`UnopenedRecord`] when the next record is neither a valid command nor opens.
+    pub fn next(&mut self, opener: &Opener) -> Result<Option<ReadBatch>, UnopenedRecord> {
         if self.is_over {
             return Ok(None);
         }
@@ -158,8 +171,16 @@ impl Opening {
             .iter()
             .map(|record| record.record.metered_size())
             .sum();
-        for stored in self.records.by_ref() {
-            let record = stored.open(opener, &mut arena)?;
+        while let Some(stored) = self.records.as_slice().first() {
+            let record = match stored.open(opener, &mut arena) {
+                Ok(record) => record,
+                Err(cause) if records.is_empty() => {
+                    let seq_num = stored.seq_num;
+                    return Err(UnopenedRecord { seq_num, cause });
+                }
+                Err(_) => break,
+            };
+            self.records.next();
             metered += record.record.metered_size();
             if metered > MAX_BATCH_BYTES && !records.is_empty() {
                 self.carried = Some(record);
@@ -167,11 +188,18 @@ impl Opening {
             }
             records.push(record);
         }
-        self.is_over = self.carried.is_none();
+        self.is_over = self.carried.is_none() && self.records.as_slice().is_empty();
         Ok(Some(ReadBatch {
             records,
             tail: self.tail.filter(|_| self.is_over),
         }))
+    }
+
+    /// Whether the next record cannot be opened before `opener` has the key of its epoch.
+    pub fn is_without_key(&self, opener: &Opener) -> bool {
+        let next = self.records.as_slice().first();
+        let next = next.filter(|record| self.carried.is_none() && !record.is_command());
+        next.is_some_and(|record| opener.wants(&record.body).is_some())
     }
 
     /// Whether there are no records in it.
@@ -179,7 +207,7 @@ impl Opening {
         self.carried.is_none() && self.records.as_slice().is_empty()
     }
 
-    /// The key epochs that the records to come name.
+    /// The key epochs that the records to come name, in the order of the records.
     pub fn epochs(&self) -> Vec<u32> {
         self.epochs_by(|stored| layout_of(stored)?.epoch)
     }
@@ -191,13 +219,12 @@ impl Opening {
 
     fn epochs_by(&self, epoch: impl Fn(&[u8]) -> Option<u32>) -> Vec<u32> {
         let stored = self.records.as_slice().iter();
-        let mut epochs: Vec<u32> = stored
+        let mut seen = HashSet::new();
+        stored
             .filter(|record| !record.is_command())
             .filter_map(|record| epoch(&record.body))
-            .collect();
-        epochs.sort_unstable();
-        epochs.dedup();
-        epochs
+            .filter(|epoch| seen.insert(*epoch))
+            .collect()
     }
 
     /// Whether every record came out.

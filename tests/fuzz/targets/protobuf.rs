@@ -153,7 +153,7 @@ fn opened(cipher: Cipher, stored: &StoredBatch) {
                 records.extend(piece.records);
             }
             Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
+            Err(record) => break Err(record.cause),
         }
     };
     let pieces = pieces.map(|()| ReadBatch { records, tail });

@@ -60,7 +60,7 @@ struct Line {
 const LINES: &[Line] = &[
     // The upstream, or who controls it …
     line("flips, truncates or extends a sealed record",
-        &["tamper::a_spoiled_record_fails_every_read", "tamper::a_session_delivers_what_precedes_the_bad_batch_and_no_more"],
+        &["tamper::a_spoiled_record_fails_every_read", "tamper::a_session_delivers_what_precedes_the_bad_record_only"],
         &["A stored record that was altered, cut, extended, or moved from another stream or basin is refused"]),
     line("moves a record to another stream or basin",
         &["tamper::a_spoiled_record_fails_every_read", "hostile::answers::every_lie_about_reads_has_its_outcome"],

@@ -267,6 +267,50 @@ async fn data_keys_of_another_project_are_refused_whoever_they_are_said_to_be_of
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn records_before_an_unusable_key_epoch_are_delivered() {
+    let managed = Managed::start().await;
+    for body in ["first", "second", "third", "fourth"] {
+        managed.put("s", body).await;
+        managed.rotate("s").await;
+    }
+    let keys = managed.data_keys("s").await.unwrap().keys;
+    let shredded = |key: &mut DataKey| (key.wrapped, key.shredded_at) = (None, Some(1));
+    let mixed_up = |key: &mut DataKey| key.wrapped.clone_from(&keys[0].wrapped);
+    for (is_shredded, why) in [
+        (true, "at seq_num 2 was shredded"),
+        (false, "does not decrypt with this master key"),
+    ] {
+        let spoil = |entry: &mut StreamEntry| {
+            let data_keys = &mut entry.data_keys.as_mut().unwrap().keys;
+            data_keys.clone_from(&keys);
+            match is_shredded {
+                true => shredded(&mut data_keys[2]),
+                false => mixed_up(&mut data_keys[2]),
+            }
+        };
+        managed.change("s", spoil).await;
+        for encoding in Encoding::READS {
+            let answer = managed.ask(reads("s", "seq_num=0", encoding)).await;
+            let got = delivered(encoding, &answer);
+            let bodies: Vec<_> = got
+                .records()
+                .into_iter()
+                .map(|record| record.body)
+                .collect();
+            let is_session = answer.status == 200;
+            let wanted = if is_session {
+                &["first", "second"][..]
+            } else {
+                &[]
+            };
+            assert_eq!(bodies, wanted, "{encoding:?} {why}");
+            assert!(matches!(got.end, End::Failed { code, .. } if code == "decryption_failed"));
+            assert!(answer.text().contains(why), "{}", answer.text());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn shredded_epochs_are_gone_and_the_others_are_not() {
     let managed = Managed::start().await;
     managed.put("s", "first").await;
