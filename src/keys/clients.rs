@@ -14,7 +14,7 @@ use serde::{
 };
 
 use self::who::Who;
-use super::{glob, reach::Reach};
+use super::{reach::Reach, stream_glob};
 use crate::{
     certificate::CertificateNames,
     project::{Scope, Scopes},
@@ -194,17 +194,6 @@ impl ClientGrant {
             }),
             _ => Err(mistakes),
         }
-    }
-}
-
-/// Compiles a glob over `basin/stream`, which needs a `/` to match any stream.
-fn stream_glob(text: &str) -> Result<GlobMatcher, String> {
-    let compiled = glob(text)?;
-    match text.contains('/') || text.contains("**") {
-        true => Ok(compiled),
-        false => Err(format!(
-            "`{text}` matches no stream, for it has no `/`; write `{text}/**` for every stream of those basins"
-        )),
     }
 }
 

@@ -244,7 +244,7 @@ fn every_mistake_in_the_rules_is_reported() {
         "clients[5].san: `[^a]` takes `/`",
         "clients[6].san: an e-mail address takes no `*`",
         "clients[7].match: needs at least one glob",
-        "clients[8].match: `secret-*` matches no stream, for it has no `/`; write `secret-*/**`",
+        "clients[8].match: `secret-*` matches no stream, for globs are over `basin/stream`: write `secret-*/**`",
         "clients[8].match: error parsing glob '['",
         "clients[9].scopes: needs at least one",
     ] {
