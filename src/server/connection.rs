@@ -28,6 +28,7 @@ use super::{
     Handler, LiveTls, Peer,
     config::Limits,
     linger::{LastBody, Lingering},
+    socket,
 };
 use crate::{
     body::Cutoff,
@@ -99,9 +100,7 @@ impl<H: Handler> Shared<H> {
             address,
             certificate: None,
         };
-        if let Err(error) = tcp.set_nodelay(true) {
-            debug!(peer = %peer.address, %error, "cannot turn on TCP_NODELAY");
-        }
+        socket::prepare(&tcp, address);
         let tcp = Lingering::new(tcp);
         let body = tcp.body();
         let Some(tls) = self.tls.handshake() else {

@@ -1,12 +1,6 @@
 //! The listener: accepts client connections over TLS or plaintext and drains them on shutdown.
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener as StdListener},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use crate::received::ReceivedBody;
 use http::{Request, Response};
@@ -42,6 +36,7 @@ mod connection;
 mod linger;
 mod live;
 mod reloads;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -223,15 +218,7 @@ pub fn problems(config: &Config) -> Vec<String> {
 }
 
 fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
-    let listen = || {
-        // Tokio's own conversion panics without a runtime.
-        tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
-        let listener = StdListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        Ok((TcpListener::from_std(listener)?, address))
-    };
-    listen().map_err(|source| Error::Bind {
+    socket::listen(address).map_err(|source| Error::Bind {
         key,
         address,
         source,
@@ -247,7 +234,7 @@ async fn accept(
     let permit = Arc::clone(free).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((tcp, address)) => return (tcp, address, permit),
+            Ok((tcp, address)) => return (tcp, socket::canonical(address), permit),
             Err(error) if is_one_connections(&error) => {}
             Err(error) => {
                 warn!(%error, "cannot accept connections");
