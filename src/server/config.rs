@@ -8,6 +8,7 @@ use std::{
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::balancer::AddressRange;
 use crate::{
     body::MIN_BUDGET_BYTES,
     file::OptionalFile,
@@ -34,6 +35,9 @@ pub struct Config {
     pub basin_domain: String,
     /// Who decides whether a client may come in.
     pub authenticate: Authenticate,
+    /// Addresses of balancers. Each connection from one of them begins with a PROXY header, which says where its client
+    /// is; from other addresses no such header is read.
+    pub proxy_protocol: Vec<AddressRange>,
     /// The listener's certificate and the clients'.
     pub tls: TlsConfig,
 }
@@ -86,7 +90,7 @@ pub struct Limits {
     /// unless it is a session. At least 16 MiB.
     #[serde(serialize_with = "crate::size::write")]
     pub max_inflight_bytes: ByteSize,
-    /// Time for a TLS handshake.
+    /// Time for what precedes HTTP on a connection: a balancer's PROXY header and the TLS handshake.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
     /// Time for the first request on a connection, and for each HTTP/1.1 request head. An idle HTTP/1.1
@@ -106,6 +110,7 @@ impl Default for Config {
             plaintext_anywhere: false,
             basin_domain: String::new(),
             authenticate: Authenticate::Upstream,
+            proxy_protocol: Vec::new(),
             tls: TlsConfig::default(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    io,
     net::SocketAddr,
     pin::pin,
     sync::{
@@ -20,14 +21,17 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{error::Elapsed, sleep, timeout},
 };
+use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::{
     Handler, LiveTls, Peer,
+    balancer::{AddressRange, HeaderError, client_address},
     config::Limits,
     linger::{LastBody, Lingering},
+    live::UnreadableCertificate,
     socket,
 };
 use crate::{
@@ -62,6 +66,7 @@ pub(super) struct Shared<H> {
     pub(super) handler: Arc<H>,
     pub(super) tls: LiveTls,
     pub(super) limits: Limits,
+    pub(super) balancers: Vec<AddressRange>,
     pub(super) http: auto::Builder<TokioExecutor>,
     pub(super) drain: Drain,
     /// How long a connection may last, whatever goes on.
@@ -88,6 +93,35 @@ pub(super) fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     http
 }
 
+/// A connection on which HTTP begins.
+enum Begun {
+    Plain(Lingering<TcpStream>),
+    Tls(Box<TlsStream<Lingering<TcpStream>>>),
+}
+
+/// Why HTTP does not begin on a connection.
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    #[error("the balancer in listen.proxy_protocol: {0}")]
+    ProxyHeader(#[from] HeaderError),
+    #[error("TLS handshake failed: {0}")]
+    Tls(#[from] io::Error),
+    #[error("cannot read the client certificate")]
+    Certificate(#[from] UnreadableCertificate),
+    #[error("TLS handshake took too long")]
+    Timeout(#[from] Elapsed),
+}
+
+impl HandshakeError {
+    fn label(&self) -> HandshakeFailure {
+        match self {
+            Self::ProxyHeader(_) => HandshakeFailure::ProxyHeader,
+            Self::Tls(_) | Self::Certificate(_) => HandshakeFailure::Tls,
+            Self::Timeout(_) => HandshakeFailure::Timeout,
+        }
+    }
+}
+
 impl<H: Handler> Shared<H> {
     /// Serves one connection until it ends. `graceful` tells it to finish what is running and close.
     pub(super) async fn serve(
@@ -96,52 +130,64 @@ impl<H: Handler> Shared<H> {
         address: SocketAddr,
         graceful: Watcher,
     ) {
+        socket::prepare(&tcp, address);
         let mut peer = Peer {
             address,
             certificate: None,
         };
-        socket::prepare(&tcp, address);
         let tcp = Lingering::new(tcp);
         let body = tcp.body();
-        let Some(tls) = self.tls.handshake() else {
-            return self.serve_http(tcp, body, peer, graceful).await;
-        };
-        let handshake = timeout(self.limits.handshake_timeout, tls.acceptor.accept(tcp));
+        let handshake = self.handshake(tcp, &mut peer);
+        let handshake = timeout(self.limits.handshake_timeout, handshake);
         let handshake = tokio::select! {
-            handshake = handshake => handshake,
+            biased;
+            handshake = handshake => handshake.map_err(HandshakeError::from).flatten(),
             // Nothing was asked yet.
             () = self.drain.begun() => return,
         };
         match handshake {
-            Ok(Ok(io)) => match tls.presented(io.get_ref().1) {
-                Ok(certificate) => {
-                    peer.certificate = certificate;
-                    self.serve_http(io, body, peer, graceful).await;
-                }
-                Err(_) => {
-                    self.handshake_failed(HandshakeFailure::Tls);
-                    debug!(peer = %peer.address, "cannot read the client certificate");
-                }
-            },
-            Ok(Err(error)) => {
-                self.handshake_failed(HandshakeFailure::Tls);
-                debug!(peer = %peer.address, %error, "TLS handshake failed");
+            Ok(Begun::Plain(io)) => {
+                self.serve_http(io, body, peer, graceful).await;
             }
-            Err(_) => {
-                self.handshake_failed(HandshakeFailure::Timeout);
-                debug!(peer = %peer.address, "TLS handshake took too long");
+            Ok(Begun::Tls(io)) => {
+                self.serve_http(*io, body, peer, graceful).await;
+            }
+            Err(error) => {
+                if let Some(metrics) = &self.metrics {
+                    metrics.clients.handshake_failures.of(error.label()).inc();
+                }
+                debug!(peer = %peer.address, "{error}");
             }
         }
     }
 
-    fn handshake_failed(&self, failure: HandshakeFailure) {
-        if let Some(metrics) = &self.metrics {
-            metrics.clients.handshake_failures.of(failure).inc();
+    /// Reads what precedes HTTP: a balancer's header and the TLS handshake, where they are to be.
+    async fn handshake(
+        &self,
+        mut tcp: Lingering<TcpStream>,
+        peer: &mut Peer,
+    ) -> Result<Begun, HandshakeError> {
+        let from = peer.address.ip();
+        if self.balancers.iter().any(|range| range.contains(from))
+            && let Some(client) = client_address(&mut tcp).await?
+        {
+            peer.address = client;
         }
+        let Some(tls) = self.tls.handshake() else {
+            return Ok(Begun::Plain(tcp));
+        };
+        let io = tls.acceptor.accept(tcp).await?;
+        peer.certificate = tls.presented(io.get_ref().1)?;
+        Ok(Begun::Tls(Box::new(io)))
     }
 
-    async fn serve_http<I>(&self, io: I, body: LastBody, peer: Peer, graceful: Watcher)
-    where
+    async fn serve_http<I>(
+        &self,
+        io: I,
+        body: LastBody,
+        peer: Peer,
+        graceful: Watcher,
+    ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let address = peer.address;

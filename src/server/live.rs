@@ -47,7 +47,8 @@ impl Handshake {
 }
 
 /// A client certificate that TLS accepted, but whose names cannot be read.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("unreadable client certificate")]
 pub(super) struct UnreadableCertificate;
 
 /// What [`LiveTls::replace`] puts in force: everything is read and checked.

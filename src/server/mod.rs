@@ -18,6 +18,7 @@ use tracing::warn;
 
 use self::connection::Shared;
 pub use self::{
+    balancer::AddressRange,
     config::{Authenticate, Config, Limits, TlsConfig},
     live::{LiveTls, Renewed},
     reloads::{Outcome, Reload, Reloads},
@@ -31,6 +32,7 @@ use crate::{
 };
 
 pub mod admin;
+mod balancer;
 mod config;
 mod connection;
 mod linger;
@@ -91,6 +93,7 @@ pub struct Server {
     tls: LiveTls,
     http: auto::Builder<TokioExecutor>,
     limits: Limits,
+    balancers: Vec<AddressRange>,
     /// None for the admin listener: what is counted is clients.
     metrics: Option<Arc<Metrics>>,
     max_age: Option<Duration>,
@@ -112,6 +115,7 @@ impl Server {
             tls: LiveTls::new(tls),
             http: connection::http(limits),
             limits: limits.clone(),
+            balancers: config.proxy_protocol.clone(),
             metrics: Some(metrics),
             max_age: None,
         })
@@ -136,6 +140,7 @@ impl Server {
             tls: LiveTls::new(None),
             http: connection::http(&limits).http1_only(),
             limits,
+            balancers: Vec::new(),
             metrics: None,
             max_age: Some(max_age),
         })
@@ -167,6 +172,7 @@ impl Server {
             tls: self.tls,
             http: self.http,
             limits: self.limits,
+            balancers: self.balancers,
             drain: drain.clone(),
             max_age: self.max_age,
             metrics: self.metrics.clone(),

@@ -144,6 +144,8 @@ label! {
         Tls = "tls",
         /// It took too long.
         Timeout = "timeout",
+        /// A balancer sent no valid PROXY header.
+        ProxyHeader = "proxy_header",
     }
 }
 

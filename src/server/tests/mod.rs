@@ -16,6 +16,7 @@ use tokio::{
 
 use super::*;
 
+mod balancer;
 mod config;
 mod mtls;
 
@@ -54,10 +55,11 @@ struct Running {
 
 impl Running {
     fn start(config: Config, limits: &Limits) -> Self {
-        let config = Config {
-            address: ([127, 0, 0, 1], 0).into(),
-            ..config
-        };
+        Self::start_at(([127, 0, 0, 1], 0).into(), config, limits)
+    }
+
+    fn start_at(address: SocketAddr, config: Config, limits: &Limits) -> Self {
+        let config = Config { address, ..config };
         let server = Server::bind(&config, limits, metrics()).unwrap();
         let drain = Drain::new();
         let handler = Arc::new(Echo::default());
@@ -83,11 +85,19 @@ impl Running {
 
     /// Connects as a client that trusts nothing but the certificate the server made.
     async fn tls(&self, alpn: &[u8]) -> impl AsyncRead + AsyncWrite + Unpin + Send + use<> {
+        self.tls_over(alpn, self.tcp().await).await
+    }
+
+    async fn tls_over(
+        &self,
+        alpn: &[u8],
+        tcp: TcpStream,
+    ) -> impl AsyncRead + AsyncWrite + Unpin + Send + use<> {
         let pem = self.certificate.as_ref().unwrap();
         let root = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
         let connector = connector(root, alpn, None);
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        let io = connector.connect(name, self.tcp().await).await.unwrap();
+        let io = connector.connect(name, tcp).await.unwrap();
         assert_eq!(io.get_ref().1.alpn_protocol(), Some(alpn));
         io
     }
