@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
+    os::fd::OwnedFd,
     pin::pin,
     sync::{
         Arc,
@@ -30,6 +31,7 @@ use super::{
     Handler, LiveTls, Peer,
     balancer::{AddressRange, HeaderError, client_address},
     config::Limits,
+    half_closed::ReadSessions,
     linger::{LastBody, Lingering},
     live::UnreadableCertificate,
     socket,
@@ -80,6 +82,7 @@ pub(super) fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
+        .half_close(true)
         .max_buf_size(HTTP1_BUFFER);
     http.http2()
         .timer(TokioTimer::new())
@@ -147,10 +150,14 @@ impl<H: Handler> Shared<H> {
         };
         match handshake {
             Ok(Begun::Plain(io)) => {
-                self.serve_http(io, body, peer, graceful).await;
+                let socket = io.socket();
+                self.serve_http(io, (body, socket), peer, graceful).await;
             }
             Ok(Begun::Tls(io)) => {
-                self.serve_http(*io, body, peer, graceful).await;
+                let (tcp, tls) = io.get_ref();
+                let is_http2 = tls.alpn_protocol() == Some(b"h2");
+                let socket = tcp.socket().filter(|_| !is_http2);
+                self.serve_http(*io, (body, socket), peer, graceful).await;
             }
             Err(error) => {
                 if let Some(metrics) = &self.metrics {
@@ -184,7 +191,7 @@ impl<H: Handler> Shared<H> {
     async fn serve_http<I>(
         &self,
         io: I,
-        body: LastBody,
+        (body, socket): (LastBody, Option<OwnedFd>),
         peer: Peer,
         graceful: Watcher,
     ) where
@@ -193,16 +200,24 @@ impl<H: Handler> Shared<H> {
         let address = peer.address;
         let requested = Arc::new(AtomicBool::new(false));
         let cutoff = Cutoff::default();
+        let sessions = ReadSessions::default();
         let service = {
             let (handler, requested) = (Arc::clone(&self.handler), Arc::clone(&requested));
-            let cutoff = cutoff.clone();
+            let (cutoff, sessions) = (cutoff.clone(), sessions.clone());
             service_fn(move |request: Request<Incoming>| {
                 let mut request = ReceivedBody::of_request(request);
                 requested.store(true, Ordering::Relaxed);
                 body.note(&request);
+                sessions.asked();
+                let (version, method) = (request.version(), request.method().clone());
+                let sessions = sessions.clone();
                 request.extensions_mut().insert(cutoff.clone());
                 let response = Arc::clone(&handler).handle(request, peer.clone());
-                async move { Ok::<_, Infallible>(response.await) }
+                async move {
+                    let response = response.await;
+                    sessions.answered(version, &method, &response);
+                    Ok::<_, Infallible>(response)
+                }
             })
         };
         let connection = self.http.serve_connection(TokioIo::new(io), service);
@@ -211,6 +226,7 @@ impl<H: Handler> Shared<H> {
             tokio::select! {
                 () = cutoff.cut() => {}
                 () = aged(self.max_age) => {}
+                () = sessions.left(socket) => {}
             }
         });
         // hyper times HTTP/1.1 request heads, but neither the wait for a connection's first bytes nor

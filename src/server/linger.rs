@@ -7,6 +7,7 @@
 use std::{
     io::{self, IoSlice},
     mem::MaybeUninit,
+    os::fd::{AsFd, OwnedFd},
     pin::Pin,
     sync::{
         Arc,
@@ -59,6 +60,13 @@ impl<I> Lingering<I> {
     /// Where requests are noted.
     pub(super) fn body(&self) -> LastBody {
         self.body.clone()
+    }
+}
+
+impl<I: AsFd> Lingering<I> {
+    /// The socket once more, to look at it while the connection is in use. `None` when the system has no room for it.
+    pub(super) fn socket(&self) -> Option<OwnedFd> {
+        self.io.as_fd().try_clone_to_owned().ok()
     }
 }
 

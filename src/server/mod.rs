@@ -35,6 +35,7 @@ pub mod admin;
 mod balancer;
 mod config;
 mod connection;
+mod half_closed;
 mod linger;
 mod live;
 mod reloads;

@@ -18,13 +18,17 @@ use super::*;
 
 mod balancer;
 mod config;
+mod half_closed;
 mod mtls;
 
-/// Answers with the request's HTTP version; `/wait` not before it is released.
+/// Answers with the request's HTTP version; `/wait` not before it is released. `/events` is a read session that ends
+/// when it is released.
 #[derive(Default)]
 struct Echo {
     arrived: Notify,
     release: Notify,
+    /// A read session, or a request that waits, is over.
+    dropped: Notify,
     peers: Mutex<Vec<Peer>>,
 }
 
@@ -32,12 +36,42 @@ impl Handler for Echo {
     async fn handle(self: Arc<Self>, request: Request<ReceivedBody>, peer: Peer) -> Response<Body> {
         self.peers.lock().unwrap().push(peer);
         if request.uri().path() == "/wait" {
+            let _request = Session(Arc::clone(&self));
             self.arrived.notify_one();
             self.release.notified().await;
+        }
+        if request.uri().path() == "/events" {
+            return self.events();
         }
         let version = format!("{:?}", request.version());
         let body = Full::from(version).map_err(|never| match never {});
         Response::new(body.boxed_unsync())
+    }
+}
+
+/// Tells the handler when a read session, or a request that waits, is over.
+struct Session(Arc<Echo>);
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.0.dropped.notify_one();
+    }
+}
+
+impl Echo {
+    fn events(self: Arc<Self>) -> Response<Body> {
+        let session = Session(self);
+        let end = futures_util::stream::once(async move {
+            session.0.arrived.notify_one();
+            session.0.release.notified().await;
+            Ok(http_body::Frame::data(Bytes::from_static(
+                b"data: [DONE]\n\n",
+            )))
+        });
+        let mut response = Response::new(http_body_util::StreamBody::new(end).boxed_unsync());
+        let events = http::HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert("content-type", events);
+        response
     }
 }
 
