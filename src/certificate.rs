@@ -5,6 +5,7 @@ mod presented;
 
 use std::{
     fmt::Write as _,
+    path::Path,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -15,6 +16,7 @@ use x509_parser::{
     extensions::GeneralName,
     objects::{oid_registry, oid2abbrev},
     prelude::FromDer as _,
+    public_key::PublicKey,
     revocation_list::CertificateRevocationList,
     x509::{AttributeTypeAndValue, X509Name},
 };
@@ -101,6 +103,73 @@ impl Certificate {
             Err(_) => i64::MIN,
         };
         (self.not_before..=self.not_after).contains(&seconds)
+    }
+}
+
+/// Fewest bits of an RSA key that TLS takes here.
+const MIN_RSA_BITS: usize = 2048;
+
+/// The mistake of a certificate whose RSA key is too short for any connection to be made with it.
+pub fn weakness(der: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    let Ok(PublicKey::RSA(key)) = parsed.public_key().parsed() else {
+        return None;
+    };
+    let zeros = key.modulus.iter().take_while(|byte| **byte == 0).count();
+    let bits = key.modulus.len().saturating_sub(zeros) * 8;
+    (bits < MIN_RSA_BITS).then(|| {
+        let subject = name_of(&parsed);
+        format!("the certificate of \"{subject}\" has an RSA key of {bits} bits, and needs {MIN_RSA_BITS} or more")
+    })
+}
+
+/// Returns the certificates that the file of configuration key `key` holds, if none of them has a short RSA key.
+///
+/// # Errors
+/// The first certificate that has one, with the key and the path.
+pub fn strong(
+    key: &str,
+    path: &Path,
+    chain: Vec<CertificateDer<'static>>,
+) -> Result<Vec<CertificateDer<'static>>, String> {
+    match chain.iter().find_map(weakness) {
+        Some(mistake) => Err(format!("{key}: {}: {mistake}", path.display())),
+        None => Ok(chain),
+    }
+}
+
+/// The mistake of a certificate that is taken for an authority's and is none: it says so itself, or another one issued
+/// it and it does not say that it is one. A certificate that says nothing and is signed by itself may be a root of X.509
+/// version 1, or the only client's own.
+pub fn no_authority(der: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    let constraints = parsed.basic_constraints().ok().flatten();
+    let is_authority = match constraints {
+        Some(constraints) => constraints.value.ca,
+        None => parsed.issuer().as_raw() == parsed.subject().as_raw(),
+    };
+    (!is_authority).then(|| {
+        let subject = name_of(&parsed);
+        format!(
+            "the certificate of \"{subject}\" is not an authority's (its basic constraints do not say CA:TRUE); name \
+             the certificate of the authority that issued it"
+        )
+    })
+}
+
+/// What is wrong with a certificate chain and its private key, which two files hold.
+pub fn identity_mistake(error: &rustls::Error, cert_key: &str, key_key: &str) -> String {
+    use rustls::{Error, InconsistentKeys};
+    match error {
+        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
+            "{key_key}: the private key does not belong to the first certificate in {cert_key}; the own certificate \
+             comes first, those of its authorities behind it"
+        ),
+        Error::General(_) => format!(
+            "{key_key}: the private key is of no kind that TLS takes here: RSA of {MIN_RSA_BITS} bits or more, ECDSA or \
+             Ed25519 ({error})"
+        ),
+        _ => format!("{cert_key}: {error}"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use crate::crypto::{Key, KeyError};
+use crate::{crypto::Key, file::no_key};
 
 /// A key read from a file at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +22,8 @@ pub enum FileKeyError {
     #[error("key file {0}: {1}")]
     Read(PathBuf, io::Error),
     /// The content is not base64 of 32 bytes.
-    #[error(
-        "key file {0}: {1}; it must hold 32 bytes in base64, as `streamseal keygen` prints them"
-    )]
-    Content(PathBuf, KeyError),
+    #[error("key file {0}: {1}")]
+    Content(PathBuf, String),
 }
 
 impl FileKey {
@@ -38,7 +36,7 @@ impl FileKey {
             .map(Zeroizing::new)
             .map_err(|error| FileKeyError::Read(path.to_path_buf(), error))?;
         let key = Key::from_base64(&text)
-            .map_err(|error| FileKeyError::Content(path.to_path_buf(), error))?;
+            .map_err(|error| FileKeyError::Content(path.to_path_buf(), no_key(&text, error)))?;
         Ok(Self { key })
     }
 

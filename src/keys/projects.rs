@@ -185,12 +185,8 @@ fn pepper(path: &OptionalFile) -> Result<Pepper, String> {
     const KEY: &str = "pepper_file";
     let path = path.path().ok_or_else(|| format!("{KEY}: is missing"))?;
     let text = file::read(KEY, path)?;
-    let key = Key::from_base64(&text).map_err(|error| {
-        format!(
-            "{KEY}: {}: {error}; it must hold 32 bytes in base64, as `streamseal keygen` prints them",
-            path.display()
-        )
-    })?;
+    let key = Key::from_base64(&text)
+        .map_err(|error| format!("{KEY}: {}: {}", path.display(), file::no_key(&text, error)))?;
     Ok(Pepper::new(key))
 }
 

@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use self::clients::AskedOfClients;
 use super::config::Config;
 use crate::{
-    certificate::{Certificate, ClientVerifier, Role},
+    certificate::{Certificate, ClientVerifier, Role, identity_mistake, strong},
     file::{self, OptionalFile},
 };
 
@@ -86,7 +86,7 @@ impl Tls {
             .map_err(|error| format!("listen.tls: {error}"))?
             .with_client_cert_verifier(verifier)
             .with_single_cert(identity.chain, identity.key)
-            .map_err(|error| format!("{CERT_KEY}: {error}"))?;
+            .map_err(|error| identity_mistake(&error, CERT_KEY, KEY_KEY))?;
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         Ok(Self {
             config: Arc::new(config),
@@ -134,7 +134,8 @@ fn identity(chain: &OptionalFile, key: &OptionalFile) -> Result<Identity, Vec<St
     let (Some(chain), Some(key)) = (chain.path(), key.path()) else {
         return Err(vec![format!("{CERT_KEY}: needs a certificate and its key")]);
     };
-    let chain = file::certificates(CERT_KEY, chain);
+    let chain =
+        file::certificates(CERT_KEY, chain).and_then(|found| strong(CERT_KEY, chain, found));
     match (chain, file::private_key(KEY_KEY, key)) {
         (Ok(chain), Ok(key)) => Ok(Identity {
             chain,

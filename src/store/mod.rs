@@ -93,10 +93,8 @@ impl Config {
         };
         let text = file::read("store.key_file", path).map_err(Error::Key)?;
         Key::from_base64(&text).map(Some).map_err(|error| {
-            Error::Key(format!(
-                "store.key_file: {}: {error}; it must hold 32 bytes in base64, as `streamseal keygen` prints them",
-                path.display()
-            ))
+            let mistake = file::no_key(&text, error);
+            Error::Key(format!("store.key_file: {}: {mistake}", path.display()))
         })
     }
 }

@@ -8,12 +8,15 @@ use tokio_rustls::TlsConnector;
 
 use super::config::TlsConfig;
 use crate::{
-    certificate::{Certificate, Role},
+    certificate::{Certificate, Role, identity_mistake, strong, weakness},
     file,
 };
 
 /// The protocols offered, the preferred one first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+const CERT: &str = "upstream.tls.client_cert_file";
+const KEY: &str = "upstream.tls.client_key_file";
 
 /// What every `https://` connection uses.
 pub(super) struct Tls {
@@ -83,7 +86,7 @@ fn client_config(roots: RootCertStore, identity: Option<Identity>) -> Result<Cli
         None => builder.with_no_client_auth(),
         Some((chain, key)) => builder
             .with_client_auth_cert(chain, key)
-            .map_err(|error| format!("upstream.tls.client_cert_file: {error}"))?,
+            .map_err(|error| identity_mistake(&error, CERT, KEY))?,
     };
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     Ok(config)
@@ -103,6 +106,10 @@ fn roots_from(path: &Path) -> Result<Roots, String> {
     const KEY: &str = "upstream.tls.ca_file";
     let mut roots = RootCertStore::empty();
     let found = file::certificates(KEY, path)?;
+    // A bundle may hold old roots beside others: only those are of no use.
+    if let Some(mistake) = found.iter().map(weakness).collect::<Option<Vec<_>>>() {
+        return Err(format!("{KEY}: {}: {}", path.display(), mistake.join("; ")));
+    }
     for certificate in &found {
         roots
             .add(certificate.clone())
@@ -124,8 +131,6 @@ fn system_roots() -> Result<Roots, String> {
 }
 
 fn identity(config: &TlsConfig) -> Result<Option<Identity>, Vec<String>> {
-    const CERT: &str = "upstream.tls.client_cert_file";
-    const KEY: &str = "upstream.tls.client_key_file";
     match (
         config.client_cert_file.path(),
         config.client_key_file.path(),
@@ -134,7 +139,9 @@ fn identity(config: &TlsConfig) -> Result<Option<Identity>, Vec<String>> {
         (Some(_), None) => Err(vec![format!("{CERT}: is set without {KEY}")]),
         (None, Some(_)) => Err(vec![format!("{KEY}: is set without {CERT}")]),
         (Some(chain), Some(key)) => {
-            match (file::certificates(CERT, chain), file::private_key(KEY, key)) {
+            let found =
+                file::certificates(CERT, chain).and_then(|found| strong(CERT, chain, found));
+            match (found, file::private_key(KEY, key)) {
                 (Ok(chain), Ok(key)) => Ok(Some((chain, key))),
                 (chain, key) => Err([chain.err(), key.err()].into_iter().flatten().collect()),
             }

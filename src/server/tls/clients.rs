@@ -19,7 +19,7 @@ use x509_parser::{
 };
 
 use crate::{
-    certificate::{Certificate, ClientVerifier, Role},
+    certificate::{Certificate, ClientVerifier, Role, no_authority, strong},
     file,
     server::config::TlsConfig,
 };
@@ -45,6 +45,7 @@ impl AskedOfClients {
             return Ok(None);
         };
         let authorities = file::certificates(CA_KEY, path);
+        let authorities = authorities.and_then(|found| strong(CA_KEY, path, found));
         let lists = config.client_crl_file.path().map(read_lists);
         match (authorities, lists.transpose()) {
             (Ok(authorities), Ok(lists)) => {
@@ -67,6 +68,9 @@ impl AskedOfClients {
         let path = config.client_ca_file.path().unwrap_or(Path::new(""));
         let mut roots = RootCertStore::empty();
         for certificate in &authorities {
+            if let Some(mistake) = no_authority(certificate) {
+                return Err(format!("{CA_KEY}: {}: {mistake}", path.display()));
+            }
             let added = roots.add(certificate.clone());
             added.map_err(|error| format!("{CA_KEY}: {}: {error}", path.display()))?;
         }
