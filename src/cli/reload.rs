@@ -106,6 +106,8 @@ impl Reloader {
             checked(&effective).map_err(|failure| as_is(&failure, &waiting))?;
         }
         let renewed = self.parts.renew(&effective)?;
+        let now = SystemTime::now();
+        keeps_valid(&self.parts.in_use(), &renewed.certificates(), now)?;
         if *running != effective {
             let effective = effective.to_toml()?;
             tracing::info!("effective configuration:\n{effective}");
@@ -139,6 +141,13 @@ impl Reloader {
     }
 }
 
+impl Renewed {
+    fn certificates(&self) -> Vec<Certificate> {
+        let listener = self.tls.certificates();
+        listener.chain(self.upstream.certificates()).collect()
+    }
+}
+
 impl Live {
     fn renew(&self, config: &Config) -> Result<Renewed, Failure> {
         let rules = config
@@ -165,14 +174,18 @@ impl Live {
         self.upstream.replace(renewed.upstream);
     }
 
-    /// The certificates in use. Those that prove who the proxy is had better be valid.
-    fn certificates(&self) -> Vec<Certificate> {
+    fn in_use(&self) -> Vec<Certificate> {
         let mut certificates = self.tls.certificates();
         certificates.extend(self.upstream.certificates());
+        certificates
+    }
+
+    /// The certificates in use, with a warning for each of the proxy's own that is not valid now.
+    fn certificates(&self) -> Vec<Certificate> {
+        let certificates = self.in_use();
         let now = SystemTime::now();
         for certificate in &certificates {
-            let is_own = matches!(certificate.role, Role::Listener | Role::UpstreamClient);
-            if is_own && !certificate.is_valid_at(now) {
+            if own_key(certificate.role).is_some() && !certificate.is_valid_at(now) {
                 tracing::warn!(
                     certificate = certificate.role.name(),
                     subject = %certificate.subject,
@@ -251,6 +264,41 @@ fn report(applied: &Result<Vec<String>, Failure>) {
     }
 }
 
+/// The configuration key of the proxy's own certificates of this role; `None` for those of others.
+fn own_key(role: Role) -> Option<&'static str> {
+    match role {
+        Role::Listener => Some("listen.tls.cert_file"),
+        Role::UpstreamClient => Some("upstream.tls.client_cert_file"),
+        Role::ClientCa | Role::ClientCrl | Role::UpstreamCa => None,
+    }
+}
+
+/// Refuses a certificate of the proxy's own that is not valid now, where it would replace one that is.
+fn keeps_valid(
+    before: &[Certificate],
+    after: &[Certificate],
+    now: SystemTime,
+) -> Result<(), Failure> {
+    let is_valid = |role| {
+        let mut of_role = before
+            .iter()
+            .filter(|before| before.role == role)
+            .peekable();
+        of_role.peek().is_some() && of_role.all(|before| before.is_valid_at(now))
+    };
+    let replaces_valid = |after: &&Certificate| !after.is_valid_at(now) && is_valid(after.role);
+    let mut refused = after.iter().filter(replaces_valid);
+    let refused = refused.find_map(|after| Some((own_key(after.role)?, after)));
+    match refused {
+        Some((key, after)) => Err(Failure::Config(format!(
+            "{key}: the certificate of \"{}\" has expired or is not valid yet, and the one in force is valid; name a \
+             valid one, or check the clock",
+            after.subject
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a configuration that lost all of its `[[clients]]`: cut short by its writer, say. Every certificate
 /// would have every right then.
 fn keeps_clients(running: &Config, wanted: &Config) -> Result<(), Failure> {
@@ -269,4 +317,55 @@ fn as_is(failure: &Failure, waiting: &[String]) -> Failure {
         "it needs a restart: {} cannot change while the proxy runs, and without that {failure}",
         waiting.join(", ")
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_a_good_certificate_is_kept_from_a_bad_one() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        let of = |role, (not_before, not_after)| Certificate {
+            role,
+            subject: "CN=a".into(),
+            not_before,
+            not_after,
+        };
+        let (good, expired, early) = ((0, 2_000), (0, 999), (1_001, 2_000));
+        let own = [Role::Listener, Role::UpstreamClient];
+        for role in own {
+            for bad in [expired, early] {
+                let refused = |before: &[_], after: &[_]| {
+                    let certificates = |times: &[_]| -> Vec<_> {
+                        times.iter().map(|times| of(role, *times)).collect()
+                    };
+                    keeps_valid(&certificates(before), &certificates(after), now).is_err()
+                };
+                assert!(refused(&[good], &[bad]));
+                assert!(refused(&[good, good], &[good, bad]));
+                assert!(
+                    !refused(&[bad], &[bad]),
+                    "the one in force has expired, too"
+                );
+                assert!(!refused(&[good, bad], &[bad]));
+                assert!(!refused(&[], &[bad]), "nothing is replaced");
+                assert!(!refused(&[good], &[good]));
+                assert!(!refused(&[good], &[]));
+            }
+            let others = own.into_iter().find(|other| *other != role);
+            let before: Vec<_> = others.map(|other| of(other, good)).into_iter().collect();
+            let bad = [of(role, expired)];
+            assert!(
+                keeps_valid(&before, &bad, now).is_ok(),
+                "another's certificate"
+            );
+        }
+        for role in [Role::ClientCa, Role::UpstreamCa, Role::ClientCrl] {
+            let (good, expired) = (of(role, good), of(role, expired));
+            assert!(keeps_valid(&[good], &[expired], now).is_ok(), "{role:?}");
+        }
+    }
 }

@@ -54,6 +54,13 @@ pub(super) struct UnreadableCertificate;
 /// What [`LiveTls::replace`] puts in force: everything is read and checked.
 pub struct Renewed(Option<Tls>);
 
+impl Renewed {
+    /// The certificates that come in force.
+    pub fn certificates(&self) -> impl Iterator<Item = Certificate> {
+        self.0.iter().flat_map(Tls::certificates)
+    }
+}
+
 impl LiveTls {
     pub(super) fn new(tls: Option<Tls>) -> Self {
         let live = Self {

@@ -26,6 +26,13 @@ pub(super) struct Inner {
 /// What [`Upstream::replace`] puts in force: everything is read and checked.
 pub struct Renewed(Inner);
 
+impl Renewed {
+    /// The certificates that come in force.
+    pub fn certificates(&self) -> impl Iterator<Item = Certificate> {
+        self.0.tls.certificates()
+    }
+}
+
 impl Upstream {
     /// Reads everything again, for [`Upstream::replace`]. Nothing changes yet.
     ///

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use rcgen::date_time_ymd;
 use streamseal::{
     registry::rules::{KeySource, RuleCipher, StreamRule},
     store::UnknownStreams,
@@ -102,6 +103,44 @@ async fn sessions_live_through_a_new_certificate() {
     assert_eq!(client.ask(basins()).await.status, 200);
     session.finish();
     assert_eq!(session.live.frame().await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_out_of_its_time_replaces_no_good_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| -> PathBuf { dir.path().join(name) };
+    let authority = Authority::new("servers");
+    let good = authority.issue("good");
+    let expired = authority.issue_with("expired", |params| {
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+    });
+    let early = authority.issue_with("early", |params| {
+        params.not_before = date_time_ymd(3000, 1, 1);
+        params.not_after = date_time_ymd(3001, 1, 1);
+    });
+    good.write(dir.path(), "server");
+    let mut stack = Stack::with(|config| {
+        config.listen.tls = Default::default();
+        config.listen.tls.cert_file = at("server.pem").into();
+        config.listen.tls.key_file = at("server.key").into();
+    })
+    .await;
+    let pem = authority.pem();
+    for bad in [expired, early] {
+        bad.write(dir.path(), "server");
+        let refused = stack.reload(|_| {}).unwrap_err();
+        assert!(refused.starts_with("listen.tls.cert_file: "), "{refused}");
+        assert!(refused.contains("not valid yet"), "{refused}");
+        let fresh = presenting([pem.as_str()], None);
+        let (met, _) = meet(stack.address, &fresh, Ask::get("/v1/basins"))
+            .await
+            .unwrap();
+        assert_eq!(met.certificate, good.der());
+    }
+    let next = authority.issue("next");
+    next.write(dir.path(), "server");
+    assert_eq!(stack.reload(|_| {}), Ok(Vec::new()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
