@@ -68,7 +68,7 @@ pub(super) fn leaves(
 }
 
 /// The value of a variable. A key that takes text gets the text as it is, also `0123` or `true`; only the other
-/// keys (numbers, booleans, lists) get what the text reads as.
+/// keys get what the text reads as: a number, a boolean, or a list of words with commas between them.
 fn leaf(name: &str, path: Vec<String>, text: &str) -> Leaf {
     let leaf = |value| Leaf {
         path: path.clone(),
@@ -76,18 +76,25 @@ fn leaf(name: &str, path: Vec<String>, text: &str) -> Leaf {
         value,
     };
     let fits = |value: &Value| {
-        defaults()
-            .merge(leaf(value.clone()))
-            .extract::<Config>()
-            .is_ok()
+        let config = defaults().merge(leaf(value.clone()));
+        config.extract::<Config>().is_ok()
     };
-    let literal = Value::from(text);
-    if fits(&literal) {
-        return leaf(literal);
-    }
     // This never fails: what reads as nothing else is text again.
     let Ok(read) = text.parse::<Value>();
-    leaf(if fits(&read) { read } else { literal })
+    let readings = [Value::from(text), read, Value::from(words(text))];
+    let fitting = readings.into_iter().find(fits);
+    leaf(fitting.unwrap_or_else(|| Value::from(text)))
+}
+
+/// The words of a list, with or without brackets around it and quotes around each.
+fn words(text: &str) -> Vec<&str> {
+    let text = text.trim();
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let words = inner.unwrap_or(text).split(',');
+    let words = words.map(|word| word.trim().trim_matches('"'));
+    words.filter(|word| !word.is_empty()).collect()
 }
 
 /// Every key of the configuration, found by asking each section for the names in it.

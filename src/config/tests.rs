@@ -438,6 +438,31 @@ fn other_keys_read_their_variables_by_their_types() {
 }
 
 #[test]
+fn a_list_is_read_from_a_variable_word_by_word() {
+    for (text, list) in [
+        ("", &[][..]),
+        ("[]", &[]),
+        ("10.0.0.0/8", &["10.0.0.0/8"]),
+        ("10.0.0.7, 2001:db8::/32", &["10.0.0.7", "2001:db8::/32"]),
+        ("[10.0.0.7,::1]", &["10.0.0.7", "::1"]),
+        ("[\"10.0.0.7\", \"::1\"]", &["10.0.0.7", "::1"]),
+    ] {
+        let config = load("", &[("STREAMSEAL_LISTEN__PROXY_PROTOCOL", text)]).unwrap();
+        let found = written_value(&config, "listen.proxy_protocol");
+        assert_eq!(found, list.to_vec().into(), "{text}");
+    }
+    let found = mistakes("", &[("STREAMSEAL_LISTEN__PROXY_PROTOCOL", "10.0.0.7,x")]);
+    assert!(
+        found[0].contains("STREAMSEAL_LISTEN__PROXY_PROTOCOL"),
+        "{found:?}"
+    );
+    let found = mistakes("[listen]\nproxy_protocol = [\"::1\", \"x\"]", &[]);
+    let wanted =
+        "listen.proxy_protocol[1]: expected an IP address or a network such as \"10.0.0.0/8\"";
+    assert!(found[0].starts_with(wanted), "{found:?}");
+}
+
+#[test]
 fn a_variable_that_is_not_utf8_is_refused() {
     use std::os::unix::ffi::OsStringExt as _;
     let value = OsString::from_vec(b"/run/\xff".to_vec());
