@@ -69,7 +69,7 @@ async fn a_read_session_whose_client_left_ends() {
         drop(io);
         within(server.handler.dropped.notified()).await;
     }
-    // One that takes nothing any more, and has told that it says nothing more.
+    // A client that only closes its half.
     for (server, mut io) in both().await {
         send(&mut io, "GET /events HTTP/1.1\r\nhost: h\r\n\r\n").await;
         io.shutdown().await.unwrap();
