@@ -20,6 +20,8 @@ use hyper::body::Incoming;
 pub struct ReceivedBody {
     inner: Incoming,
     framing: Framing,
+    /// END_STREAM was seen. What becomes of the connection after that does not matter.
+    has_ended: bool,
 }
 
 /// The proof of completeness that a body can give.
@@ -40,9 +42,28 @@ pub enum BrokenBody {
     /// The peer reset it, or its connection is gone.
     #[error("{0}")]
     Lost(String),
+    /// The peer broke the protocol: the same request may end so again.
+    #[error("{0}")]
+    Violation(String),
     /// The peer ended it before it was whole.
     #[error("the body was cut off: it ended without being complete")]
     CutOff,
+}
+
+impl BrokenBody {
+    fn of(error: &hyper::Error) -> Self {
+        match is_violation(error) {
+            true => Self::Violation(with_causes(error)),
+            false => Self::Lost(with_causes(error)),
+        }
+    }
+}
+
+/// Whether this side ended an HTTP/2 stream or connection because of what the peer sent.
+pub fn is_violation(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    let cause = cause.and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(h2::Error::is_library)
 }
 
 impl ReceivedBody {
@@ -52,7 +73,7 @@ impl ReceivedBody {
             true => Framing::Http2,
             false => Framing::Http1,
         };
-        request.map(|inner| Self { inner, framing })
+        request.map(|inner| Self::new(inner, framing))
     }
 
     /// Wraps the body of an answer.
@@ -63,16 +84,25 @@ impl ReceivedBody {
             _ if response.headers().contains_key(header::CONTENT_LENGTH) => Framing::Http1,
             _ => Framing::UntilClose,
         };
-        response.map(|inner| Self { inner, framing })
+        response.map(|inner| Self::new(inner, framing))
+    }
+
+    fn new(inner: Incoming, framing: Framing) -> Self {
+        Self {
+            has_ended: inner.is_end_stream(),
+            inner,
+            framing,
+        }
     }
 
     /// Whether all of it has arrived, given that hyper has no more.
     fn is_whole(&self) -> bool {
-        match self.framing {
-            Framing::Http2 => self.inner.is_end_stream() || self.has_announced_length(),
-            Framing::Http1 => true,
-            Framing::UntilClose => self.inner.is_end_stream(),
-        }
+        self.has_ended
+            || match self.framing {
+                Framing::Http2 => self.inner.is_end_stream() || self.has_announced_length(),
+                Framing::Http1 => true,
+                Framing::UntilClose => self.inner.is_end_stream(),
+            }
     }
 
     /// Whether as many bytes as `content-length` announced have been read.
@@ -105,10 +135,13 @@ impl Body for ReceivedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
         Poll::Ready(match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-            Some(Ok(frame)) => Some(Ok(frame)),
+            Some(Ok(frame)) => {
+                self.has_ended |= self.inner.is_end_stream();
+                Some(Ok(frame))
+            }
             // A reset after the last announced byte takes nothing away.
-            Some(Err(_)) if self.has_announced_length() => None,
-            Some(Err(error)) => Some(Err(BrokenBody::Lost(with_causes(&error)))),
+            Some(Err(_)) if self.has_ended || self.has_announced_length() => None,
+            Some(Err(error)) => Some(Err(BrokenBody::of(&error))),
             None if self.is_whole() => None,
             None => Some(Err(BrokenBody::CutOff)),
         })

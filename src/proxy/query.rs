@@ -1,7 +1,7 @@
 //! The query of a read, as S2 takes it: `seq_num`, `timestamp`, `tail_offset`, `clamp`, `count`,
 //! `bytes`, `until`, `wait`.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use percent_encoding::percent_decode_str;
 
@@ -104,12 +104,17 @@ impl ReadQuery {
         self
     }
 
-    /// The rest of the same read, from this sequence number on and within these limits.
+    /// The rest of the same read, from this sequence number on, within what is left of its limits and of its `wait`
+    /// after it waited for this long.
     #[must_use]
-    pub fn continued(&self, seq_num: u64, limit: ReadLimit) -> Self {
+    pub fn continued(&self, seq_num: u64, (limit, waited): (ReadLimit, Duration)) -> Self {
+        let waited = waited.as_secs().try_into().unwrap_or(u32::MAX);
         Self {
             start: Start::SeqNum(seq_num),
+            // A tail below is not to be taken for the end.
+            clamp: false,
             limit,
+            wait: self.wait.map(|wait| wait.saturating_sub(waited)),
             ..self.clone()
         }
     }

@@ -100,8 +100,7 @@ impl Proxy {
         let resumption = Resumption {
             upstream: self.upstream.clone(),
             registry: Arc::clone(&self.registry),
-            path: path.clone(),
-            cipher: stream.cipher,
+            stream: stream.clone(),
             head,
             query: query.clone(),
         };

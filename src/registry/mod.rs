@@ -157,6 +157,7 @@ impl Registry {
     /// The store cannot answer, or a rule contradicts it.
     pub async fn lookup(&self, path: &StreamPath) -> Result<Lookup, Error> {
         let changes = self.changes();
+        let deletions = self.seen.deletions(path);
         let rules = self.rules();
         let mut found = self.store.stream(path).await?;
         let mut decision = self.decision(&rules, path, &found).await?;
@@ -166,7 +167,7 @@ impl Registry {
             found = self.store.stream(path).await?;
             decision = self.decision(&rules, path, &found).await?;
         }
-        let sealed = |cipher, found| SealedStream::new(path, cipher, found, &rules);
+        let sealed = |cipher, found| SealedStream::new(path, cipher, found, (&rules, deletions));
         match decision {
             Decision::Plain(by) => Ok(Lookup::Found(Access::Plain(self.proof(path, by, changes)))),
             Decision::Sealed(cipher) => Ok(Lookup::Found(Access::Sealed(sealed(cipher, found)))),

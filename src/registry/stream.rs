@@ -20,6 +20,8 @@ pub struct SealedStream {
     pub(super) entry: Versioned<Arc<StreamEntry>>,
     /// The rules at the time of the look-up: they also say where the key comes from.
     pub(super) rules: Arc<Rules>,
+    /// Deletions through the proxy at the time of the look-up.
+    pub(super) deletions: u64,
 }
 
 /// How the records of a stream are treated.
@@ -149,14 +151,38 @@ impl SealedStream {
         path: &StreamPath,
         cipher: Cipher,
         entry: Versioned<Arc<StreamEntry>>,
-        rules: &Arc<Rules>,
+        (rules, deletions): (&Arc<Rules>, u64),
     ) -> Self {
         Self {
             path: path.clone(),
             cipher,
             entry,
             rules: Arc::clone(rules),
+            deletions,
         }
+    }
+
+    /// Whether this look-up and an earlier one found one existence of the stream, with one cipher and one source of
+    /// keys. A stream that was not known to exist may have been created since.
+    pub fn is_same_incarnation(&self, earlier: &Self) -> bool {
+        let created_at = |stream: &Self| match stream.entry.entry.as_deref().map(|e| &e.state) {
+            Some(StreamState::Live(life)) => Some(life.created_at.clone()),
+            _ => None,
+        };
+        let is_same_life = match (created_at(self), created_at(earlier)) {
+            (Some(Some(now)), Some(Some(then))) => now == then,
+            (Some(_), _) | (None, None) => true,
+            (None, Some(_)) => false,
+        };
+        let formers = |stream: &Self| {
+            let entry = stream.entry.entry.as_deref();
+            entry.map_or(0, |entry| entry.former.len())
+        };
+        is_same_life
+            && formers(self) == formers(earlier)
+            && self.deletions == earlier.deletions
+            && self.cipher == earlier.cipher
+            && self.key_source() == earlier.key_source()
     }
 
     /// What was known of its own key at the look-up.

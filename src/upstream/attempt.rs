@@ -79,6 +79,16 @@ impl Payload {
         matches!(self, Self::Whole(request) if request.method().is_safe())
     }
 
+    /// Whether a refusal of the connection proves that the request was not processed. A graceful GOAWAY may reach
+    /// hyper just after a request without a body was queued: it may still go out.
+    pub(super) fn is_unprocessed_by(&self, error: &hyper::Error) -> bool {
+        let may_be_out = match self {
+            Self::Whole(request) => request.body().is_empty() && !request.method().is_safe(),
+            Self::Stream(_) => false,
+        };
+        !may_be_out || !is_refused_by_goaway(error)
+    }
+
     /// Whether the upstream may wait with its answer because the request asks for that.
     pub(super) fn may_wait(&self) -> bool {
         match self {

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::received::ReceivedBody;
+use crate::received::{BrokenBody, ReceivedBody};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::{
@@ -85,13 +85,15 @@ impl RequestBody {
         self.inner
     }
 
-    /// Breaks off: at once when the head of the answer has arrived, else after [`RESET_DELAY`].
+    /// Breaks off: at once when the head of the answer has arrived or when the proxy itself ends the body, for then
+    /// nothing that is queued may go out. Else after [`RESET_DELAY`].
     fn poll_broken(
         &mut self,
         error: BoxError,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.is_answered.load(Ordering::Relaxed) {
+        let is_left = error.is::<BrokenBody>() || error.is::<ExchangeOver>();
+        if !is_left || self.is_answered.load(Ordering::Relaxed) {
             return Poll::Ready(Some(Err(error)));
         }
         let mut delay = Box::pin(sleep(RESET_DELAY));

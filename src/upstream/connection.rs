@@ -52,13 +52,12 @@ const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// Time without a byte from the peer after which a connection is asked for a sign of life, and the time that the
 /// answer may take. The interval is short, so that other requests leave a dead connection within 3 s
 /// ([`SUSPECT_AFTER`]). The limit is that of S2's own clients: a peer that pauses for some seconds loses nothing.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time without a byte from the peer after which a connection takes no new requests until one arrives. A living peer
-/// answers a ping before.
-const SUSPECT_AFTER: Duration = Duration::from_millis(2_600);
-/// Time without a byte from the peer after which a request that can be repeated is also sent elsewhere.
-const STALL: Duration = Duration::from_secs(1);
+/// Time without a byte from the peer after which a connection takes no new requests until one arrives, and a request
+/// that only reads is also sent elsewhere. A living peer answers a ping before: half a second is longer than a round
+/// trip to the other side of the earth.
+const SUSPECT_AFTER: Duration = Duration::from_millis(1_500);
 /// Cancelled requests after which a connection takes no further ones. Peers count resets over the life of a
 /// connection: h2 ends one after 1,024 stream errors, and other servers have lower limits.
 const MAX_RESETS: usize = 200;
@@ -93,8 +92,6 @@ pub(super) struct Load {
     resets: AtomicUsize,
     /// The peer announced its end, or there were too many resets.
     is_retired: AtomicBool,
-    /// A request was also sent elsewhere, and no byte arrived since.
-    is_stalled: AtomicBool,
 }
 
 struct Now {
@@ -157,7 +154,6 @@ impl Load {
             last_read: AtomicU64::new(0),
             resets: AtomicUsize::new(0),
             is_retired: AtomicBool::new(false),
-            is_stalled: AtomicBool::new(false),
         }
     }
 
@@ -199,33 +195,26 @@ impl Load {
 
     /// Whether the peer should have given a sign of life and did not.
     pub(super) fn is_suspect(&self) -> bool {
-        self.is_stalled.load(Ordering::Relaxed) || self.quiet() > SUSPECT_AFTER
+        self.quiet() > SUSPECT_AFTER
     }
 
-    /// Waits, from now on, until the peer has sent nothing for [`STALL`]. Until it does, the connection takes no new
-    /// requests.
-    pub(super) async fn stalled(&self) {
-        let mut wait = STALL;
-        while !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-            wait = STALL.saturating_sub(self.quiet());
+    /// Waits until the connection is suspect.
+    pub(super) async fn suspected(&self) {
+        while !self.is_suspect() {
+            let wait = SUSPECT_AFTER.saturating_sub(self.quiet());
+            tokio::time::sleep(wait + Duration::from_millis(1)).await;
         }
-        self.is_stalled.store(true, Ordering::Relaxed);
     }
 
-    /// When the last byte of the peer arrived.
-    pub(super) fn last_read(&self) -> Instant {
-        self.opened + Duration::from_millis(self.last_read.load(Ordering::Relaxed))
-    }
-
+    /// Time since the last byte of the peer.
     fn quiet(&self) -> Duration {
-        self.last_read().elapsed()
+        let last_read = Duration::from_millis(self.last_read.load(Ordering::Relaxed));
+        (self.opened + last_read).elapsed()
     }
 
     fn note_read(&self) {
         let after = self.opened.elapsed().as_millis();
         self.last_read.store(after as u64, Ordering::Relaxed);
-        self.is_stalled.store(false, Ordering::Relaxed);
     }
 
     /// How long there has been no request on the connection.

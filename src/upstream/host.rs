@@ -32,6 +32,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 const HTTP1_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// HTTP/2 connections up to which each client gets its own.
 const OWN_CONNECTIONS: usize = 128;
+/// HTTP/2 connections of one lane. A client has at most 200 requests at once on its connection; those that it dropped
+/// keep their place for up to a second.
+const MAX_LANE_CONNECTIONS: usize = 8;
 /// HTTP/2 connections to one host: with [`connection::MAX_STREAMS`] each, 23 040 requests at once.
 const MAX_HTTP2_CONNECTIONS: usize = 256;
 /// Connections that are opened at the same time. Further requests wait for one of them.
@@ -64,8 +67,6 @@ struct State {
     http2: Vec<Http2>,
     http1: Vec<IdleHttp1>,
     speaks_http1: bool,
-    /// When a connection was last found silent. Idle ones may share its fate until their peer sends something.
-    found_silent: Option<Instant>,
     /// The attempts to open a connection, each with the lane that it is for.
     opening: Vec<(Lane, Opening)>,
 }
@@ -164,6 +165,10 @@ impl Host {
         if let Some((_, opening)) = state.opening.iter().find(|(of, _)| *of == lane) {
             return Next::Await(opening.clone());
         }
+        let of_lane = state.http2.iter().filter(|c| c.lane == lane).count();
+        if lane.client.is_some() && of_lane >= MAX_LANE_CONNECTIONS {
+            return Next::Refuse(FULL);
+        }
         let open = state.http2.len() + state.opening.len();
         if open >= OWN_CONNECTIONS
             && let Some(lent) = state.least_busy(lane, newer_than)
@@ -185,12 +190,13 @@ impl Host {
 
     /// Opens a connection in a task of its own, so that it is there even if its request is gone.
     fn start_opening(self: &Arc<Self>, lane: Lane) -> Opening {
-        let host = Arc::clone(self);
+        let attempt = OpeningEntry {
+            host: Arc::clone(self),
+            lane,
+        };
         let task = tokio::spawn(async move {
-            let opened = host.open().await;
-            let mut state = host.state();
-            state.opening.retain(|(of, _)| *of != lane);
-            opened.map(|connection| state.add(connection, lane))
+            let opened = attempt.host.open().await;
+            opened.map(|connection| attempt.host.state().add(connection, lane))
         });
         let joined = async move { task.await.unwrap_or_else(|error| Err(error.to_string())) };
         joined.boxed().shared()
@@ -205,11 +211,6 @@ impl Host {
         };
         let open_now = &self.metrics.upstream.connections;
         connection::open(&self.to, &self.tls, &self.preferred, open_now, sweep).await
-    }
-
-    /// Notes that a connection is silent.
-    pub(super) fn found_silent(&self) {
-        self.state().found_silent = Some(Instant::now());
     }
 
     /// Keeps an HTTP/1.1 connection for a later request, for at most this time.
@@ -240,6 +241,19 @@ impl Host {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes an attempt off the list, however it ends.
+struct OpeningEntry {
+    host: Arc<Host>,
+    lane: Lane,
+}
+
+impl Drop for OpeningEntry {
+    fn drop(&mut self) {
+        let lane = self.lane;
+        self.host.state().opening.retain(|(of, _)| *of != lane);
     }
 }
 
@@ -294,22 +308,21 @@ impl State {
             is_busy.then(|| c.lend()).flatten()
         });
         own.or_else(|| {
-            let silent = self.found_silent;
             let mut idle = self.http2.iter_mut().filter(usable);
-            let idle = idle.find(|c| {
-                let is_alive = silent.is_none_or(|silent| c.load.last_read() > silent);
-                is_alive && c.load.streams() == 0
-            })?;
+            let idle = idle.find(|c| c.load.streams() == 0)?;
             idle.lane = lane;
             idle.lend()
         })
     }
 
-    /// A place on the least busy connection, of the same kind if there is one.
+    /// A place on the least busy connection, of the same kind if there is one, and a suspect one at last.
     fn least_busy(&self, lane: Lane, newer_than: Option<Instant>) -> Option<Lent> {
-        let usable = self.http2.iter().filter(|c| c.is_usable(newer_than));
+        let usable = self.http2.iter().filter(|c| c.is_newer(newer_than));
         let mut usable: Vec<_> = usable.collect();
-        usable.sort_by_key(|c| (c.lane.is_session != lane.is_session, c.load.streams()));
+        usable.sort_by_key(|c| {
+            let is_of_other_kind = c.lane.is_session != lane.is_session;
+            (c.load.is_suspect(), is_of_other_kind, c.load.streams())
+        });
         usable.into_iter().find_map(Http2::lend)
     }
 
@@ -325,7 +338,11 @@ impl State {
 
 impl Http2 {
     fn is_usable(&self, newer_than: Option<Instant>) -> bool {
-        !self.load.is_suspect() && newer_than.is_none_or(|moment| self.opened >= moment)
+        !self.load.is_suspect() && self.is_newer(newer_than)
+    }
+
+    fn is_newer(&self, than: Option<Instant>) -> bool {
+        than.is_none_or(|moment| self.opened >= moment)
     }
 
     fn lend(&self) -> Option<Lent> {

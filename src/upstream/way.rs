@@ -15,7 +15,7 @@ use super::{
     lease::{Lease, Lent},
 };
 use crate::{
-    received::ReceivedBody,
+    received::{ReceivedBody, is_violation},
     telemetry::{label::UpstreamFailure, metrics::Metrics},
 };
 
@@ -50,9 +50,14 @@ impl Way {
                     return Ok((response, lease, exchange));
                 }
                 Outcome::Unsent(unsent, _) if !is_last => payload.put_back(unsent),
+                Outcome::Unprocessed(error) if !payload.is_unprocessed_by(&error) => {
+                    return Err(Error::lost(&self.to, error));
+                }
                 Outcome::Unprocessed(_) if !is_last && payload.can_repeat() => {}
                 // Once: a request that ends connections must not end many.
-                Outcome::Doubtful(_) if attempt == 1 && payload.is_safe() => {
+                Outcome::Doubtful(error)
+                    if attempt == 1 && payload.is_safe() && !is_violation(&error) =>
+                {
                     self.metrics.upstream.errors.of(UpstreamFailure::Lost).inc();
                 }
                 Outcome::Unsent(_, error) | Outcome::Unprocessed(error) => {
@@ -93,19 +98,22 @@ impl Way {
         tokio::select! {
             biased;
             outcome = &mut first => return outcome,
-            () = load.stalled() => self.host.found_silent(),
+            () = load.suspected() => {}
         }
         let Some(request) = payload.next() else {
             return first.await;
         };
         let second = Box::pin(async {
-            let lent = self.host.lend(self.lane, Some(Instant::now())).await?;
+            let lent = self.host.lend(self.lane, None).await?;
             self.start(lent, request).await
         });
-        match select(first, second).await {
-            Either::Left((outcome, _)) => outcome,
-            Either::Right((Ok(outcome @ Outcome::Answered(..)), _)) => Ok(outcome),
-            Either::Right((_, first)) => first.await,
+        let (outcome, other) = match select(first, second).await {
+            Either::Left((outcome, second)) => (outcome, Either::Right(second)),
+            Either::Right((outcome, first)) => (outcome, Either::Left(first)),
+        };
+        match outcome {
+            Ok(Outcome::Answered(..)) => outcome,
+            _ => other.await,
         }
     }
 

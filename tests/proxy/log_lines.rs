@@ -1,10 +1,14 @@
 //! A request that fails is one line of the log that says which, why, and whose fault it is; one that works is
 //! none.
 
+use std::time::Duration;
+
+use http::Response;
+
 use crate::{
     harness::{
-        Ask, BASIN, Client, Encoding, Lite, Live, Packed, Program, append, input, read, record,
-        records, until,
+        Ask, BASIN, Client, Encoding, Lite, Live, Packed, Program, append, channel, input, read,
+        record, until,
     },
     logs::{GOOD, WRONG, prepare, rules, write_key},
 };
@@ -76,11 +80,21 @@ async fn each_failed_request_is_one_line() {
         client.ask(ask.clone().header("s2-request-id", id)).await;
     }
     // An answer that breaks off.
-    let player = lite.play(&records("s"));
+    lite.lie(|seen| {
+        seen.line.contains("/records?seq_num=0").then(|| {
+            let (sender, body) = channel();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                sender.send(Err("broken off".into())).await
+            });
+            let answer = Response::builder().header("content-type", "s2s/proto");
+            answer.body(body).unwrap()
+        })
+    });
     let ask = read("s", "seq_num=0", Encoding::Frames).header("s2-request-id", "broken");
     let mut live = Live::new(client.open(ask).await);
-    player.break_off().await;
     assert!(live.frame().await.is_err());
+    lite.be_honest();
     // A client that leaves before its answer.
     let poll = read("s", "seq_num=1&wait=60", Encoding::Json).header("s2-request-id", "left");
     let leaver = program.client("h2").await;

@@ -272,7 +272,7 @@ impl Shared {
         }
     }
 
-    /// Makes a call when it is its turn, within [`CALL_TIMEOUT`], and counts it.
+    /// Makes a call within [`CALL_TIMEOUT`], and counts it.
     async fn called<'a, T>(
         &self,
         operation: KmsOperation,
@@ -281,14 +281,7 @@ impl Shared {
         let KmsCall { outcomes, duration } = self.metrics.kms.calls.of(operation);
         let began = Instant::now();
         let deadline = began + CALL_TIMEOUT;
-        let answer = match timeout_at(deadline, self.turns.acquire()).await {
-            Ok(_turn) => self.repeated(deadline, attempt).await,
-            Err(_) => {
-                let reason =
-                    format!("{MAX_CALLS} calls are under way: no turn in {CALL_TIMEOUT:?}");
-                Err(Error::Unreachable(reason.into()))
-            }
-        };
+        let answer = self.repeated(deadline, attempt).await;
         duration.observe(began.elapsed().as_secs_f64());
         let outcome = answer
             .as_ref()
@@ -307,8 +300,15 @@ impl Shared {
         let (mut limit, mut connection) = (ATTEMPT_TIMEOUT, Connection::Kept);
         let mut pauses = pauses();
         loop {
+            // Of one attempt: during the pauses others have their turn.
+            let Ok(turn) = timeout_at(deadline, self.turns.acquire()).await else {
+                let reason =
+                    format!("{MAX_CALLS} calls are under way: no turn in {CALL_TIMEOUT:?}");
+                return Err(Error::Unreachable(reason.into()));
+            };
             let end = deadline.min(Instant::now() + limit);
             let answer = timeout_at(end, attempt(connection)).await;
+            drop(turn);
             let answer = answer.unwrap_or_else(|_| Err(Failed::lost("no answer in time".into())));
             let error = answer.as_ref().err().map(|failed| &failed.error);
             self.troubles.answered(error);

@@ -8,18 +8,18 @@ use std::{
 
 use http::{Response, StatusCode, request};
 use serde::Deserialize;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{open_session, session_or_refusal};
 use crate::{
     body::{Opened, ReadError, Reader},
-    crypto::Cipher,
     proxy::{
+        Error,
         call::{Refusal, Stop},
         query::ReadQuery,
     },
-    registry::{Access, Lookup, Registry},
-    stream::StreamPath,
+    received::BrokenBody,
+    registry::{Access, Lookup, Registry, SealedStream},
     upstream::{BoxError, ResponseBody, Upstream},
     wire::record::ReadBatch,
 };
@@ -33,6 +33,9 @@ const WAITS: [Duration; 4] = [
     Duration::from_secs(1),
 ];
 
+/// Longest wait for the head of a session that is opened again.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Life of a session after which its loss counts as the first.
 const LASTS: Duration = Duration::from_secs(30);
 
@@ -40,8 +43,7 @@ const LASTS: Duration = Duration::from_secs(30);
 pub(super) struct Resumption {
     pub(super) upstream: Upstream,
     pub(super) registry: Arc<Registry>,
-    pub(super) path: StreamPath,
-    pub(super) cipher: Cipher,
+    pub(super) stream: SealedStream,
     pub(super) head: request::Parts,
     pub(super) query: ReadQuery,
 }
@@ -55,6 +57,8 @@ pub(super) struct ResumingReader {
     /// Attempts to open the session again since a record was delivered, or since one lasted.
     attempts: usize,
     opened: Instant,
+    /// When a record was delivered last, or the session began.
+    delivered: Instant,
     /// Why the session is lost, until it is open again.
     lost: Option<BoxError>,
 }
@@ -77,6 +81,7 @@ impl ResumingReader {
             next: None,
             attempts: 0,
             opened: Instant::now(),
+            delivered: Instant::now(),
             lost: None,
         }
     }
@@ -103,7 +108,7 @@ impl ResumingReader {
                 self.lost = None;
             }
             match self.reader.next().await {
-                Err(ReadError::Broken(error)) => self.lost = Some(error),
+                Err(ReadError::Broken(error)) if may_go_on(&*error) => self.lost = Some(error),
                 Ok(Some(Opened::Batch { ref batch, .. })) if !self.deliver(batch) => {
                     return Err(ReadError::Broken("a record came again".into()));
                 }
@@ -123,6 +128,7 @@ impl ResumingReader {
             (Some(last), _) => {
                 self.next = last.seq_num.checked_add(1);
                 self.attempts = 0;
+                self.delivered = Instant::now();
             }
             // A heartbeat: there is nothing between the last delivery and the tail.
             (None, Some(tail)) => {
@@ -137,7 +143,10 @@ impl ResumingReader {
     async fn resume(&mut self) -> Option<Resumed> {
         let request = &self.request;
         let query = match self.next {
-            Some(next) => request.query.continued(next, self.reader.limit()),
+            Some(next) => {
+                let left = (self.reader.limit(), self.delivered.elapsed());
+                request.query.continued(next, left)
+            }
             // Nothing was delivered: the same start is the same session, unless it depends on the time.
             None if request.query.has_fixed_start() => request.query.clone(),
             None => return None,
@@ -146,18 +155,19 @@ impl ResumingReader {
             self.attempts = 0;
         }
         while let Some(wait) = WAITS.get(self.attempts) {
-            self.attempts += 1;
             sleep(*wait).await;
             if !request.is_same_stream().await {
                 return None;
             }
-            match request.open(&query).await {
+            let opened = timeout(ATTEMPT_TIMEOUT, request.open(&query)).await;
+            self.attempts += 1;
+            match opened.unwrap_or_else(|_| Err(Error::Timeout.into())) {
                 Ok(response) => return Some(Resumed::Body(response.into_body())),
                 Err(Stop::Relay(refusal)) if !is_temporary(&refusal) => {
                     return Some(refused(&refusal, self.next));
                 }
                 Err(stop) => tracing::debug!(
-                    stream = %request.path, reason = stop.told(), "read session not resumed yet"
+                    stream = %request.stream.path, reason = stop.told(), "read session not resumed yet"
                 ),
             }
         }
@@ -167,19 +177,25 @@ impl ResumingReader {
 
 impl Resumption {
     async fn open(&self, query: &ReadQuery) -> Result<Response<ResponseBody>, Stop> {
-        let response = open_session(&self.upstream, &self.path, self.head.clone(), query);
+        let response = open_session(&self.upstream, &self.stream.path, self.head.clone(), query);
         session_or_refusal(&self.upstream, response.await?).await
     }
 
     /// Whether rules and config store still say what they said when the session began.
     async fn is_same_stream(&self) -> bool {
-        let lookup = self.registry.lookup(&self.path).await;
+        let lookup = self.registry.lookup(&self.stream.path).await;
         matches!(
             lookup,
-            Ok(Lookup::Found(Access::Sealed(stream)) | Lookup::FirstUse(stream))
-                if stream.cipher == self.cipher
+            Ok(Lookup::Found(Access::Sealed(now)) | Lookup::FirstUse(now))
+                if now.is_same_incarnation(&self.stream)
         )
     }
+}
+
+/// Whether another attempt may end otherwise: not after bytes that break the protocol.
+fn may_go_on(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    !causes.any(|cause| matches!(cause.downcast_ref(), Some(BrokenBody::Violation(_))))
 }
 
 /// What a refusal means for a session that delivered everything before `next`.

@@ -2,7 +2,8 @@
 
 use super::exchange::{Mistakes, Relayed, Version};
 use crate::harness::{
-    Encoding, Fault, Goaway, Last, Live, NO_ERROR, Place, Rule, Way, delivered, read,
+    Encoding, Fault, Goaway, Last, Live, NO_ERROR, Place, Rule, Way, delete, delivered, purged,
+    read,
 };
 use Version::{Http1, Http2};
 
@@ -133,5 +134,33 @@ async fn reader_at_the_tail_outlives_its_connection() {
         // The loss is noticed before there is more to read.
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         relayed.fill("s", false, 3).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn session_does_not_go_on_with_another_stream() {
+    let relayed = Relayed::start().await;
+    relayed.fill("s", false, 3).await;
+    let client = relayed.client(Http2).await;
+    let ask = read("s", "seq_num=0", Encoding::Frames);
+    let mut live = Live::new(client.open(ask).await);
+    let mut next = 0;
+    while next < 3 {
+        let frame = live.frame().await.unwrap().unwrap();
+        next += frame.batch().records.len();
+    }
+    // Silent connections take no requests after 1.5 s.
+    relayed.back.hold();
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    delete(&client, "/v1/streams/s").await;
+    purged(&relayed.stack.direct().await, "/v1/streams/s").await;
+    relayed.fill("s", false, 6).await;
+    relayed.back.cut();
+    loop {
+        match live.frame().await {
+            Ok(Some(frame)) => assert!(frame.batch().records.is_empty(), "records of another"),
+            Ok(None) => panic!("a clean end"),
+            Err(_) => break,
+        }
     }
 }
