@@ -106,11 +106,8 @@ impl Seen {
         }
     }
 
-    /// Writes all that was noted before.
+    /// Writes all that was noted before, and waits for what another task is writing.
     pub(super) async fn flush(&self) {
-        if self.pending().is_empty() {
-            return;
-        }
         let _turn = self.flushing.lock().await;
         loop {
             let group: Vec<(StreamPath, Option<String>)> = {
@@ -139,8 +136,6 @@ impl Seen {
             return false;
         }
         self.flush().await;
-        // Another task may be writing it.
-        drop(self.flushing.lock().await);
         true
     }
 
