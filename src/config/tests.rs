@@ -320,12 +320,14 @@ fn every_key_of_the_reference_has_a_variable() {
 }
 
 /// Keys of the reference that are written as text, and take only some of it: addresses, words, times and sizes.
-const SOME_TEXT_ONLY: [&str; 17] = [
+const SOME_TEXT_ONLY: [&str; 19] = [
     "admin.address",
     "keys.check",
     "keys.on_plain",
     "keys.rotate_after.age",
     "keys.rotate_after.bytes",
+    "kms.cache_bytes",
+    "kms.cache_idle",
     "kms.cache_ttl",
     "kms.provider",
     "limits.compression",
