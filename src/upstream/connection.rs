@@ -51,9 +51,10 @@ const SEND_BUFFER: usize = 256 * 1024;
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// Time without a byte from the peer after which a connection is asked for a sign of life, and the time that the
 /// answer may take. The interval is short, so that other requests leave a dead connection within 3 s
-/// ([`SUSPECT_AFTER`]). The limit is that of S2's own clients: a peer that pauses for some seconds loses nothing.
+/// ([`SUSPECT_AFTER`]). Both together are the 30 s of
+/// S2's own clients: a peer that pauses for some seconds loses nothing.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(29);
 /// Time without a byte from the peer after which a connection takes no new requests until one arrives, and a request
 /// that only reads is also sent elsewhere. A living peer answers a ping before: half a second is longer than a round
 /// trip to the other side of the earth.

@@ -231,7 +231,5 @@ async fn silent_connection_takes_no_further_requests() {
     let answer = within(upstream.send(Target::Account, post_in_memory())).await;
     assert_eq!(answer.unwrap().status(), StatusCode::NO_CONTENT);
     assert!(began.elapsed() < Duration::from_secs(1), "{began:?}");
-    // A ping without an answer ends the connection, and the outcome of the request is unknown.
-    let stuck = within(stuck).await.unwrap().unwrap_err();
-    assert!(matches!(stuck, Error::Lost { .. }), "{stuck:?}");
+    assert!(!stuck.is_finished(), "the outcome of an append is unknown");
 }
