@@ -1,13 +1,11 @@
 //! Opening one connection: TCP, TLS where asked for, and the HTTP version the two sides agree on.
 
 use std::{
-    io,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -16,10 +14,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prometheus::IntGauge;
 use rustls_pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_rustls::TlsConnector;
+use tokio_util::io::InspectReader;
 
 use super::{
     body::RequestBody,
@@ -241,10 +240,8 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let load = Arc::new(Load::new());
-    let io = Watched {
-        io,
-        load: Arc::clone(&load),
-    };
+    let read = Arc::clone(&load);
+    let io = InspectReader::new(io, move |_| read.note_read());
     let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_max_send_streams(SETTINGS_PENDING)
@@ -316,52 +313,4 @@ async fn drive(connection: impl Future<Output = ()>, _held: Held, sweep: impl Fn
         }
     }
     sweep();
-}
-
-/// The bytes of one connection. Notes when some arrive.
-struct Watched<I> {
-    io: I,
-    load: Arc<Load>,
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
-        self.load.note_read();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
 }

@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::time::error::Elapsed;
 
@@ -30,6 +30,7 @@ use crate::{
         label::{Operation, UpstreamFailure},
         metrics::Metrics,
     },
+    wire::media::Media,
 };
 
 mod answer;
@@ -258,8 +259,8 @@ impl Upstream {
 
 /// Whether a request opens a session: frames or server-sent events, which last.
 fn is_session(headers: &HeaderMap) -> bool {
-    let is = |name, media| headers.get(name).is_some_and(|value| value == media);
-    is(header::CONTENT_TYPE, "s2s/proto") || is(header::ACCEPT, "text/event-stream")
+    Media::content_type(headers) == Some(Media::S2s)
+        || Media::accept(headers) == Some(Media::EventStream)
 }
 
 impl std::fmt::Debug for Upstream {

@@ -41,8 +41,9 @@ impl Way {
     /// # Errors
     /// [`Error::Connect`] when nothing was processed, [`Error::Lost`] when something may have been.
     pub(super) async fn send(&self, mut payload: Payload) -> Result<Answered, Error> {
-        let mut newer_than = None;
-        for attempt in 1.. {
+        let (mut newer_than, mut attempt) = (None, 0);
+        loop {
+            attempt += 1;
             let lent = self.host.lend(self.lane, newer_than).await?;
             let is_last = attempt >= MAX_ATTEMPTS;
             match self.attempt(lent, &mut payload).await? {
@@ -67,7 +68,6 @@ impl Way {
             }
             newer_than = Some(Instant::now());
         }
-        Err(Error::Request("it was sent too often"))
     }
 
     /// One attempt, and a second one beside it when the connection of the first is silent and the request only

@@ -21,7 +21,9 @@ fn of(client: u16, mut request: Request<Body>) -> Request<Body> {
 fn session(client: u16) -> Request<Body> {
     let mut request = of(client, request("/"));
     let frames = HeaderValue::from_static("s2s/proto");
-    request.headers_mut().insert(header::CONTENT_TYPE, frames);
+    request
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, frames);
     request
 }
 
