@@ -15,6 +15,8 @@ use http::{HeaderMap, Request, Response, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::telemetry::with_causes;
+
 /// One body that is being received.
 #[derive(Debug)]
 pub struct ReceivedBody {
@@ -154,17 +156,6 @@ impl Body for ReceivedBody {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
-}
-
-/// The text of an error and of its causes.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

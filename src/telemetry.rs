@@ -107,6 +107,17 @@ where
     }
 }
 
+/// Returns the text of an error and of its causes, from the outermost to the innermost.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
 /// The text with its control characters escaped: names and messages from elsewhere may hold anything, line
 /// ends included.
 pub fn printable(text: &str) -> String {

@@ -17,7 +17,7 @@ const ROWS: &[&[&str]] = &[
     &["proxy"],
     &["registry"],
     &["body", "store", "keys", "upstream"],
-    &["wire"],
+    &["wire", "received"],
     &[
         "crypto",
         "telemetry",
@@ -28,7 +28,6 @@ const ROWS: &[&[&str]] = &[
         "drain",
         "process",
         "project",
-        "received",
         "size",
     ],
 ];

@@ -8,7 +8,7 @@ use crate::{
     keys::{self, kms},
     registry, store,
     stream::StreamPath,
-    telemetry::{label::Fault, printable},
+    telemetry::{label::Fault, printable, with_causes},
     upstream,
     wire::{
         DecodeError,
@@ -414,13 +414,7 @@ impl Error {
 
 /// An error with its causes, control characters escaped.
 pub(super) fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    printable(&text)
+    printable(&with_causes(error))
 }
 
 /// The code and the fault of a refusal of the registry. [`From`] takes the store's errors out of it.

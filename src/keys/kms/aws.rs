@@ -29,10 +29,9 @@ use super::{
     CONNECT_TIMEOUT, Error, IDLE_TIMEOUT, MAX_ANSWER_BYTES, MAX_CALLS, WrappedDek,
     config::{AwsConfig, is_private},
     context::Context,
-    error::causes,
     retry::Failed,
 };
-use crate::crypto::Key;
+use crate::{crypto::Key, telemetry::with_causes};
 
 /// What the SDK says where none of the usual sources has credentials.
 const NO_CREDENTIALS: &str = "no providers in chain provided credentials";
@@ -183,7 +182,7 @@ fn failed<E: ProvideErrorMetadata>(error: SdkError<E, HttpResponse>) -> Failed {
             }
         }
         SdkError::DispatchFailure(failure) => {
-            let reason = failure.as_connector_error().map(|error| causes(error));
+            let reason = failure.as_connector_error().map(|error| with_causes(error));
             let reason = reason.unwrap_or_default();
             let says = |words: &[&str]| words.iter().any(|words| reason.contains(words));
             if says(&[NO_CREDENTIALS, IN_CLEAR]) {

@@ -80,15 +80,3 @@ impl fmt::Display for Reason {
         f.write_str(&self.0)
     }
 }
-
-/// An error and what caused it, from the outside in.
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
-}

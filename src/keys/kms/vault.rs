@@ -29,10 +29,9 @@ use super::{
     CONNECT_TIMEOUT, Error, IDLE_TIMEOUT, MAX_ANSWER_BYTES, MAX_CALLS, WrappedDek,
     config::{VaultConfig, endpoint, is_name},
     context::Context,
-    error::causes,
     retry::{Connection, Failed},
 };
-use crate::{crypto::Key, file};
+use crate::{crypto::Key, file, telemetry::with_causes};
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
@@ -166,7 +165,7 @@ impl Vault {
         ask: &Ask<'_>,
         connection: Connection,
     ) -> Result<Zeroizing<Vec<u8>>, Failed> {
-        let lost = |error: &dyn std::error::Error| Failed::lost(causes(error).into());
+        let lost = |error: &dyn std::error::Error| Failed::lost(with_causes(error).into());
         let mut request = self.request(operation, key, ask).await?;
         let used = capture_connection(&mut request);
         let client = match connection {
