@@ -221,6 +221,18 @@ mod tests {
     }
 
     #[test]
+    fn continued_read_has_what_is_left() {
+        let query = ReadQuery::parse(Some("tail_offset=9&count=5&until=7&wait=60&clamp=true"));
+        let left = (ReadLimit::new(Some(2), None), Duration::from_millis(20_900));
+        let continued = query.unwrap().continued(12, left);
+        let sent = "seq_num=12&count=2&until=7&wait=40";
+        assert_eq!(continued.to_upstream(), sent);
+        let query = ReadQuery::parse(Some("wait=5")).unwrap();
+        let left = (query.limit(), Duration::from_secs(6));
+        assert_eq!(query.continued(1, left).to_upstream(), "seq_num=1&wait=0");
+    }
+
+    #[test]
     fn bad_values_are_refused() {
         for query in [
             "seq_num=x",

@@ -228,3 +228,22 @@ fn tail_of(body: &[u8]) -> Option<u64> {
     let unwritten: Unwritten = serde_json::from_slice(body).ok()?;
     Some(unwritten.tail.seq_num)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream;
+
+    #[test]
+    fn session_goes_on_after_a_loss_and_not_after_a_violation() {
+        let lost = |source: BrokenBody| -> BoxError {
+            let source = source.into();
+            let authority = "store".to_owned();
+            upstream::Error::Lost { authority, source }.into()
+        };
+        assert!(may_go_on(&*lost(BrokenBody::CutOff)));
+        assert!(may_go_on(&*lost(BrokenBody::Lost("reset".to_owned()))));
+        let violation = BrokenBody::Violation("too many trailers".to_owned());
+        assert!(!may_go_on(&*lost(violation)));
+    }
+}

@@ -51,15 +51,20 @@ pub(super) fn post_in_memory() -> Request<Body> {
     request
 }
 
-#[tokio::test]
-async fn append_on_a_killed_connection_is_lost_and_not_repeated() {
+/// A store that answers no request, and notes each that arrives.
+async fn silent() -> (Store, Arc<Notify>) {
     let arrived = Arc::new(Notify::new());
     let signal = Arc::clone(&arrived);
     let store = Store::start(100, move |_| {
         signal.notify_one();
         std::future::pending()
-    })
-    .await;
+    });
+    (store.await, arrived)
+}
+
+#[tokio::test]
+async fn append_on_a_killed_connection_is_lost_and_not_repeated() {
+    let (store, arrived) = silent().await;
     let upstream = store.upstream();
     let sent = tokio::spawn(async move { upstream.send(Target::Account, post_in_memory()).await });
     within(arrived.notified()).await;
@@ -71,13 +76,7 @@ async fn append_on_a_killed_connection_is_lost_and_not_repeated() {
 
 #[tokio::test]
 async fn read_on_a_killed_connection_is_repeated_once() {
-    let arrived = Arc::new(Notify::new());
-    let signal = Arc::clone(&arrived);
-    let store = Store::start(100, move |_| {
-        signal.notify_one();
-        std::future::pending()
-    })
-    .await;
+    let (store, arrived) = silent().await;
     let upstream = store.upstream();
     let sent = tokio::spawn(async move { upstream.send(Target::Account, request("/")).await });
     for _ in 0..2 {
