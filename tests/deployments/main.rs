@@ -53,6 +53,26 @@ async fn sidecar_works_as_printed() {
     is_sealed(&lite, "orders-berlin/new", "two coffees", 1).await;
 }
 
+/// A host with a certificate and an access token, on which the commands before the start were run and the proxy runs.
+/// The configuration names these directories, which are one here.
+fn started(
+    token_file: &str,
+    before: &str,
+    (config, upstream): (&str, &str),
+    directories: &[&str],
+) -> Host {
+    let mut host = Host::new();
+    host.certify();
+    host.write(token_file, "any");
+    let dir = host.path();
+    host.run(before, &[("/run/secrets", &dir)]);
+    let mut changes = vec![("https://s2.internal", upstream)];
+    changes.extend(directories.iter().map(|directory| (*directory, &*dir)));
+    host.configure(config, &changes);
+    host.start();
+    host
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn gateway_works_as_printed() {
     let section = Section::of("### As a gateway for clients that cannot send a key");
@@ -63,20 +83,13 @@ async fn gateway_works_as_printed() {
     };
     let lite = Lite::start().await;
     let upstream = format!("http://{}", lite.address);
-    let mut host = Host::new();
-    host.certify();
-    host.write("s2-access-token", "any");
-    let dir = host.path();
-    host.run(before, &[("/run/secrets", &dir)]);
-    host.configure(
-        config,
-        &[
-            ("https://s2.internal", &upstream),
-            ("/run/secrets", &dir),
-            ("/etc/streamseal", &dir),
-        ],
+    let host = started(
+        "s2-access-token",
+        before,
+        (config, &upstream),
+        &["/run/secrets", "/etc/streamseal"],
     );
-    host.start();
+    let dir = host.path();
     let proxy = format!("localhost:{}", host.address().port());
     let said = host.run(
         after,
@@ -98,21 +111,12 @@ async fn api_keys_work_as_printed() {
     };
     let lite = Lite::start().await;
     let upstream = format!("http://{}", lite.address);
-    let mut host = Host::new();
-    host.certify();
-    host.write("payments.s2-token", "any");
-    let dir = host.path();
-    host.run(before, &[("/run/secrets", &dir)]);
-    host.configure(
-        API_KEYS,
-        &[
-            ("https://s2.internal", &upstream),
-            ("/run/secrets", &dir),
-            ("/etc/streamseal", &dir),
-            ("/var/lib/streamseal", &dir),
-        ],
+    let host = started(
+        "payments.s2-token",
+        before,
+        (API_KEYS, &upstream),
+        &["/run/secrets", "/etc/streamseal", "/var/lib/streamseal"],
     );
-    host.start();
     let proxy = format!("localhost:{}", host.address().port());
     let create = format!("project create --admin http://{}", host.admin());
     let said = host.run(
